@@ -1,0 +1,1 @@
+"""The same small shop in two frameworks: copy what a tracked app needs from `main.py`."""

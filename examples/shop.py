@@ -1,0 +1,127 @@
+"""What the shop is whichever framework carries it: goods, page, forms. Tracks nothing."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+Fields = Mapping[str, str]
+Header = Callable[[str], str | None]  # `request.headers.get` of either framework
+
+PRODUCTS = (
+    ("Walnut desk", "€ 240", "Oiled by hand, wide enough for two screens."),
+    ("Reading lamp", "€ 48", "Warm light that you can dim."),
+    ("Wool blanket", "€ 75", "For the evenings on the balcony."),
+)
+TEMPLATES = dict(
+    part.split("-->\n", 1)
+    for part in Path(__file__).with_name("shop.html").read_text("utf-8").split("<!-- part: ")[1:]
+)
+
+
+class BadInputError(ValueError):
+    """A form that cannot be used; the message is for its sender."""
+
+
+def is_cross_site(header: Header) -> bool:
+    """Tell whether another site's page sent this request; curl sends neither header."""
+    if site := header("Sec-Fetch-Site"):
+        return site == "cross-site"
+    origin = header("Origin")
+    return origin is not None and urlsplit(origin).netloc != header("Host")
+
+
+def wants_json(header: Header) -> bool:
+    """Tell a script from a form."""
+    return any("json" in (header(name) or "") for name in ("Content-Type", "Accept"))
+
+
+def parse_fields(header: Header, body: bytes) -> Fields:
+    """Read a form or a JSON object; what is neither has no fields."""
+    try:
+        text = body.decode("utf-8")
+        if "json" not in (header("Content-Type") or ""):
+            return dict(parse_qsl(text))
+        fields = json.loads(text)
+        json.dumps(fields, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(fields, dict):
+        return {}
+    shown = {name: "1" if value is True else value for name, value in fields.items()}
+    return {name: value for name, value in shown.items() if isinstance(value, str)}
+
+
+def require(fields: Fields, name: str) -> str:
+    """Answer a field that must not be empty."""
+    value = fields.get(name, "")
+    if not value.strip():
+        raise BadInputError(f"Send {name}, and not an empty one.")
+    return value
+
+
+def event_properties(fields: Fields) -> dict[str, str]:
+    """Answer what the shop tells about an event."""
+    return {"product": fields["product"]} if fields.get("product") else {}
+
+
+def decide(consent: Any, fields: Fields) -> None:
+    """Carry out the visitor's decision.
+
+    Only the button that names the browser's GPC signal sends `override_gpc`.
+    """
+    match fields.get("decision"):
+        case "grant":
+            consent.grant(override_gpc=fields.get("override_gpc") == "1")
+        case "deny":
+            consent.deny()
+        case "withdraw":
+            consent.withdraw()
+        case _:
+            raise BadInputError("Send decision as grant, deny or withdraw.")
+
+
+def describe(tracker: Any) -> dict[str, Any]:
+    """Say what Mixpanel may know about the visitor."""
+    return {
+        "device_id": tracker.device_id,
+        "user_id": tracker.user_id,
+        "consent": {"state": tracker.consent.state, "reason": tracker.consent.reason},
+    }
+
+
+def render_page(user: str | None, consent: Any, header: Header) -> str:
+    """Render the shop for one visitor."""
+    has_gpc = (header("Sec-GPC") or "").strip() == "1"
+    choice = {
+        "accept": _render("accept-gpc" if has_gpc else "accept"),
+        "gpc": _render("gpc") if has_gpc else "",
+    }
+    settled = _render("granted") if consent.state == "granted" else _render("denied", **choice)
+    return _render(
+        "page",
+        banner=_render("banner", **choice) if consent.needs_prompt else "",
+        account=_render("user", user=user) if user else _render("guest"),
+        products="".join(
+            _render("product", name=name, price=price, text=text) for name, price, text in PRODUCTS
+        ),
+        privacy="" if consent.needs_prompt else settled,
+        standin=_render_standin(os.environ.get("MIXPANEL_API_HOST", "")),
+    )
+
+
+def _render_standin(api_host: str) -> str:
+    # Only a stand-in runs on this machine; Mixpanel's own host has no page to look at.
+    is_local = urlsplit(api_host).hostname in {"127.0.0.1", "localhost"}
+    return _render("standin", url=api_host) if is_local else ""
+
+
+def _render(part: str, **values: str) -> str:
+    # Parts are HTML already; everything else is text.
+    html = {"banner", "account", "products", "privacy", "standin", "accept", "gpc"}
+    shown = {name: text if name in html else escape(text) for name, text in values.items()}
+    return Template(TEMPLATES[part]).substitute(shown)

@@ -1,0 +1,59 @@
+"""Mixpanel server-side tracking for any ASGI or WSGI app.
+
+Nothing leaves without consent; nothing consented is lost or doubled; the request pays almost
+nothing. See the README for the first ten lines.
+"""
+
+from typing import TYPE_CHECKING
+
+from ._version import __version__ as __version__
+from .analytics import Analytics as Analytics
+from .asgi import MixpanelMiddleware as MixpanelMiddleware
+from .consent.choice import StoredConsent as StoredConsent
+from .delivery.counters import Stats as Stats
+from .errors import MixpanelASGIError as MixpanelASGIError
+from .errors import SettingsError as SettingsError
+from .identity import ANONYMOUS as ANONYMOUS
+from .settings import Settings as Settings
+from .tracker import Tracker as Tracker
+from .tracker import get_tracker as get_tracker
+from .wsgi import MixpanelWSGIMiddleware as MixpanelWSGIMiddleware
+
+if TYPE_CHECKING:
+    from .integrations.fastapi import TrackerDep as TrackerDep
+    from .integrations.flask import FlaskMixpanel as FlaskMixpanel
+    from .integrations.flask import current_tracker as current_tracker
+
+__all__ = [
+    "ANONYMOUS",
+    "Analytics",
+    "FlaskMixpanel",
+    "MixpanelASGIError",
+    "MixpanelMiddleware",
+    "MixpanelWSGIMiddleware",
+    "Settings",
+    "SettingsError",
+    "Stats",
+    "StoredConsent",
+    "Tracker",
+    "TrackerDep",
+    "__version__",
+    "current_tracker",
+    "get_tracker",
+]
+
+_IN_EXTRAS = {
+    "FlaskMixpanel": "flask",
+    "TrackerDep": "fastapi",
+    "current_tracker": "flask",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs an optional framework only when it is asked for."""
+    if name not in _IN_EXTRAS:
+        raise AttributeError(f"module 'mp_asgi' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415  # rarely needed
+
+    module = importlib.import_module(f"mp_asgi.integrations.{_IN_EXTRAS[name]}")
+    return getattr(module, name)

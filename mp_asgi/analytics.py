@@ -1,0 +1,205 @@
+"""Assemble one process's analytics: the rules for requests, and the delivery of what they send."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .consent.policy import ConsentPolicy
+from .cookies import CookieStyle
+from .core import Core, Handover
+from .delivery.counters import Counters, Stats
+from .delivery.outbox.base import Outbox
+from .delivery.outbox.memory import MemoryOutbox
+from .delivery.transport import HTTPTransport, Transport
+from .delivery.worker import Worker
+from .events import Entry, Stop
+from .head import HeadReader, SchemeReader
+from .identity import IdentityMode
+from .jar import SCRIPT_COOKIE, JarReader
+from .settings import Settings
+from .signing import CookieSigner
+from .wire import KeyMaker, Renderer
+
+MAX_REMEMBERED_STOPS = 10_000
+
+logger = logging.getLogger("mp_asgi")
+
+
+class Analytics:
+    """What the middlewares of one process share. Give it to both if an app has both doors.
+
+    Nothing starts before the first event: no thread, no socket, nothing that a fork could break.
+
+    Args:
+        settings: Read from the environment if None.
+        outbox: Builds what accepted messages wait in; called once a process. By default what
+            `settings.outbox` names.
+        transport: Builds what carries them to Mixpanel; called once a process, in the thread
+            that sends.
+        clock: Seconds since the epoch.
+        random_bytes: Where IDs come from.
+        overrides: Fields of `Settings`, where `settings` is None.
+
+    Raises:
+        SettingsError: The settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        outbox: Callable[[], Outbox] | None = None,
+        transport: Callable[[], Transport] | None = None,
+        clock: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        **overrides: Any,
+    ) -> None:
+        self.settings = settings or Settings.from_env(**overrides)
+        self._counters = Counters()
+        self._stops: dict[bytes, float] = {}
+        self._warned: set[str] = set()
+        self.core = _make_core(self.settings, self, clock, random_bytes)
+        self._renderer = Renderer(
+            token=self.settings.token,
+            mode=self.core.mode,
+            keys=self.core.keys,
+            on_dropped=self._on_dropped,
+        )
+        self._worker: Worker[Handover] = Worker(
+            outbox_factory=outbox or self._make_outbox,
+            transport_factory=transport or self._make_transport,
+            render=self._render,
+            counters=self._counters,
+            settings=self.settings,
+            clock=clock,
+        )
+
+    # --- for operators ------------------------------------------------------------------------
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Send what is accepted now, and go on. Return whether nothing of it is left waiting.
+
+        Args:
+            timeout: Seconds; the call blocks at most that long.
+        """
+        return self._worker.flush(timeout)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Drain and stop the threads; the next event starts them again.
+
+        Args:
+            timeout: Seconds; the setting `close_timeout` if None.
+
+        Returns:
+            Whether nothing is left waiting.
+        """
+        return self._worker.close(self.settings.close_timeout if timeout is None else timeout)
+
+    def stats(self) -> Stats:
+        """Answer the counters of this process."""
+        return self._worker.stats()
+
+    # --- the sink of exchanges ----------------------------------------------------------------
+
+    def accept(self, handover: Handover) -> None:
+        """Take what a request sends."""
+        self._worker.submit(handover, len(handover.items), is_identity=handover.has_identity)
+
+    def stop(self, keys: Sequence[bytes], at: float) -> None:
+        """Take a denial: what waits under these keys is forgotten."""
+        for key in keys:
+            if len(self._stops) >= MAX_REMEMBERED_STOPS:
+                self._stops.pop(next(iter(self._stops)), None)
+            self._stops[key] = at
+        self._worker.submit(Stop(tuple(keys), at))
+
+    def is_stopped(self, key: bytes) -> bool:
+        """Whether this process took a denial for the key."""
+        return key in self._stops
+
+    def count(self, name: str, number: int = 1, reason: str = "") -> None:
+        """Count what happened in a request."""
+        self._counters.count(name, number, reason)
+
+    def warn(self, topic: str, message: str) -> None:
+        """Log a message once a topic; the counters tell how often it happened."""
+        if topic not in self._warned:
+            self._warned.add(topic)
+            logger.warning("%s (logged once, then counted)", message)
+
+    # --- delivery -----------------------------------------------------------------------------
+
+    def _render(self, handover: Handover) -> Sequence[Entry]:
+        stamp: dict[str, Any] = {}
+        kind = handover.decision.kind
+        if self.settings.consent_property and kind is not None:
+            stamp["$mp_asgi_consent"] = kind.value
+            if version := self.core.policy.version.name:
+                stamp["$mp_asgi_consent_version"] = version
+        return self._renderer.render(handover.items, stamp)
+
+    def _on_dropped(self, reason: str, name: str) -> None:
+        self._counters.count("dropped", 1, reason)
+        self.warn(f"dropped-{reason}", f"dropped {name!r}: {reason}")
+
+    def _make_outbox(self) -> Outbox:
+        return MemoryOutbox(self.settings)
+
+    def _make_transport(self) -> Transport:
+        return HTTPTransport(self.settings)
+
+
+def _make_core(
+    settings: Settings,
+    sink: Analytics,
+    clock: Callable[[], float],
+    random_bytes: Callable[[int], bytes],
+) -> Core:
+    def style(name: str, *, is_http_only: bool) -> CookieStyle:
+        return CookieStyle(
+            name=name,
+            domain=settings.cookie_domain,
+            path=settings.cookie_path,
+            samesite=settings.cookie_samesite,
+            is_http_only=is_http_only,
+        )
+
+    # A switched-off assembly may have no key; it signs and reads nothing.
+    keys = settings.secret_keys or ("switched off",)
+    id_signer = CookieSigner(keys, "mp_asgi.id.v1", clock)
+    consent_signer = CookieSigner(keys, "mp_asgi.consent.v1", clock)
+    id_style = style(settings.id_cookie, is_http_only=True)
+    consent_style = style(settings.consent_cookie, is_http_only=False)
+    return Core(
+        settings=settings,
+        mode=IdentityMode(settings.identity),
+        policy=ConsentPolicy(
+            is_opt_out=settings.consent == "opt-out",
+            version=settings.policy_version,
+            max_age=settings.consent_max_age,
+        ),
+        heads=HeadReader(settings.consent_header or "X-MP-Consent"),
+        schemes=SchemeReader(settings.cookie_secure, settings.trusted_proxies),
+        jars=JarReader(
+            id_style=id_style,
+            consent_style=consent_style,
+            id_signer=id_signer,
+            consent_signer=consent_signer,
+            lock=threading.Lock(),
+        ),
+        id_style=id_style,
+        consent_style=consent_style,
+        script_style=style(SCRIPT_COOKIE, is_http_only=False),
+        id_signer=id_signer,
+        consent_signer=consent_signer,
+        keys=KeyMaker(settings.token),
+        sink=sink,
+        clock=clock,
+        random_bytes=random_bytes,
+        lock=threading.RLock(),
+        has_late_answers=settings.identify_from is not None or settings.consent_from is not None,
+        known_names=set(),
+    )

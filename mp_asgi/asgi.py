@@ -1,0 +1,197 @@
+"""Open the ASGI door: translate scopes and messages; the exchange decides.
+
+A pure ASGI middleware on the request's own task. The same functions as in `wsgi.py`, in the
+same order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .analytics import Analytics
+from .errors import SettingsError
+from .exchange import Phase
+from .tracker import SCOPE_KEY, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from .exchange import Exchange
+    from .settings import Settings
+
+STATE_KEY = "mixpanel"
+"""Name in `scope["state"]`, so that Starlette and FastAPI show `request.state.mixpanel`."""
+
+_SERVED = frozenset({"http", "websocket"})
+_STARTS = frozenset(
+    {
+        "http.response.start",
+        "websocket.accept",
+        "websocket.close",
+        "websocket.http.response.start",
+    }
+)
+_STARTED = Phase.STARTED
+_CLOSED = Phase.CLOSED
+_FINAL = 200  # a start message with a lower status announces the response, it does not start it
+
+
+class MixpanelMiddleware:
+    """Give every HTTP and websocket request of an ASGI app a tracker.
+
+    Without arguments it is configured by the environment.
+
+    Args:
+        app: Any ASGI 3 application.
+        settings: Instead of the environment.
+        analytics: Share one assembly between several middlewares.
+        overrides: Fields of `Settings`.
+
+    Unusable settings raise where a server can act on it: `lifespan.startup` is answered with
+    `startup.failed`, and without lifespan every request raises the `SettingsError`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings | None = None,
+        *,
+        analytics: Analytics | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.app = app
+        self.error: SettingsError | None = None
+        try:
+            self.analytics = analytics or Analytics(settings, **overrides)
+        except SettingsError as error:
+            self.error = error
+            return
+        self._core = self.analytics.core
+        self._clock = self._core.clock
+        self._read_head = self._core.heads.read_asgi
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        if scope["type"] not in _SERVED or self.error is not None or SCOPE_KEY in scope:
+            await self._serve_other(scope, receive, send)
+            return
+        headers = scope.get("headers")
+        if headers.__class__ is not list:
+            # ASGI allows any iterable, or none; the app must still find what we read.
+            headers = scope["headers"] = list(headers or ())
+        values = (self._clock(), scope.get("scheme"), scope.get("client"), headers)
+        tracker = scope[SCOPE_KEY] = Tracker(self._core, self._read_head, values)
+        state = scope.get("state")
+        if state is None:
+            scope["state"] = {STATE_KEY: tracker}
+        else:
+            state[STATE_KEY] = tracker
+
+        # A plain function: it hands on the awaitable instead of awaiting it.
+        def send_with_cookies(message: Message) -> Awaitable[None]:
+            if message["type"] in _STARTS:
+                message = _start(tracker, scope, message)
+            elif tracker.exchange is not None and tracker.phase:
+                _go_on(tracker.exchange, scope, message)
+            return send(message)
+
+        try:
+            await self.app(scope, receive, send_with_cookies)
+        finally:
+            # Also when a hang-up cancels this task: its events still count. Never awaits.
+            tracker.phase = _CLOSED
+            if tracker.exchange is not None:
+                tracker.exchange.close(scope)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is no request of ours: lifespan, unknown scopes, and what is wrapped twice."""
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(scope, receive, send)
+        elif scope["type"] not in _SERVED:
+            await self.app(scope, receive, send)
+        elif self.error is not None:
+            raise self.error
+        else:
+            await self._serve_nested(scope, receive, send)
+
+    async def _serve_nested(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass through below ourselves; another project's tracker holds for the inner call."""
+        outer: Tracker = scope[SCOPE_KEY]
+        if outer.core.settings == self._core.settings:
+            await self.app(scope, receive, send)
+            return
+        del scope[SCOPE_KEY]
+        try:
+            await self(scope, receive, send)
+        finally:
+            scope[SCOPE_KEY] = scope["state"][STATE_KEY] = outer
+
+    # --- lifespan -----------------------------------------------------------------------------
+
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.error is not None:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(self.error)})
+            return
+        is_received = False
+
+        async def receive_and_note() -> Message:
+            nonlocal is_received
+            is_received = True
+            return await receive()
+
+        async def send_after_drain(message: Message) -> None:
+            if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+                await self._drain()
+            await send(message)
+
+        try:
+            await self.app(scope, receive_and_note, send_after_drain)
+        except Exception:
+            if is_received:
+                raise
+            # The app does not speak lifespan; we still want to hear of the shutdown.
+            await self._answer_lifespan(receive, send)
+
+    async def _answer_lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self._drain()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _drain(self) -> None:
+        import anyio.to_thread  # noqa: PLC0415  # only a shutdown needs it
+
+        await anyio.to_thread.run_sync(self.analytics.close)
+
+
+def _start(tracker: Tracker, scope: Scope, message: Message) -> Message:
+    """Run the seam at the response's start. Answer the message with our cookies."""
+    status = message.get("status")
+    if status is not None and status < _FINAL:
+        return message
+    tracker.phase = _STARTED
+    exchange = tracker.exchange
+    if exchange is None:
+        return message
+    kind = message["type"]
+    has_cookies = exchange.begin_response(scope)
+    if kind in {"websocket.accept", "websocket.close"}:
+        exchange.end_response()
+    if not has_cookies or kind == "websocket.close":
+        return message
+    written = exchange.write_headers(status, message.get("headers") or ())
+    return message if written is None else {**message, "headers": written}
+
+
+def _go_on(exchange: Exchange, scope: Scope, message: Message) -> None:
+    """Settle a tracker that was first used after the start; hand over at the body's end."""
+    exchange.begin_response(scope)
+    if not message.get("more_body", False):
+        exchange.end_response()

@@ -1,0 +1,101 @@
+"""Read what a request says about consent. Every reader answers; none decides, none raises."""
+
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from .choice import Choice
+
+MAX_HEADER_BYTES = 256  # reference/consent.md section 2.1
+PURPOSE = b"analytics"
+
+_PURPOSE = re.compile(rb"[A-Za-z0-9_\-]+")
+_DEFAULT_PORTS = (None, 80, 443)
+
+
+class Said(Enum):
+    """What one signal says."""
+
+    NOTHING = "nothing"
+    GRANTED = "granted"
+    DENIED = "denied"
+    UNREADABLE = "unreadable"
+
+
+_STATES = {b"granted": Said.GRANTED, b"denied": Said.DENIED}
+
+
+class OwnCookies(NamedTuple):
+    """What our consent cookies of one request say together.
+
+    Attributes:
+        choice: The one choice that verified; a denial if any copy denies.
+        is_unreadable: A cookie was there, and none of its copies could be believed.
+        is_current: The newest key signed it.
+        is_denied_by_script: `mp_choice=denied` was there.
+    """
+
+    choice: Choice | None = None
+    is_unreadable: bool = False
+    is_current: bool = True
+    is_denied_by_script: bool = False
+
+
+NO_COOKIES = OwnCookies()
+
+
+def read_consent_header(value: bytes | None) -> Said:
+    """Read `granted`, `denied` or a list with `analytics=granted|denied` (RULES section 2, 1).
+
+    Exact words only; any denial wins, anything unknown makes the header unreadable.
+    """
+    if value is None:
+        return Said.NOTHING
+    if len(value) > MAX_HEADER_BYTES:
+        return Said.UNREADABLE
+    said = {_read_consent_item(item.strip(b" \t")) for item in value.split(b",")}
+    for strongest in (Said.DENIED, Said.UNREADABLE, Said.GRANTED):
+        if strongest in said:
+            return strongest
+    return Said.NOTHING
+
+
+def _read_consent_item(item: bytes) -> Said:
+    purpose, separator, state = item.rpartition(b"=")
+    said = _STATES.get(state.lower() if state.lower() == b"denied" else state)
+    if said is None or (separator and not _PURPOSE.fullmatch(purpose)):
+        return Said.UNREADABLE
+    return said if not separator or purpose == PURPOSE else Said.NOTHING
+
+
+def has_one(value: bytes | None) -> bool:
+    """Whether a header is exactly `1`; of several, joined or not, one is enough (W3C GPC)."""
+    return value is not None and b"1" in [item.strip(b" \t") for item in value.split(b",")]
+
+
+def is_cross_site(read_header: Callable[[bytes], bytes | None]) -> bool:
+    """Whether another site made the browser send this request (RULES section 2, 1).
+
+    `Sec-Fetch-Site` speaks if it is there; else an `Origin` that is not our `Host`. A client
+    that sends neither is no browser that could be abused.
+    """
+    fetch_site = read_header(b"sec-fetch-site")
+    if fetch_site is not None:
+        return fetch_site.strip() == b"cross-site"
+    origin = read_header(b"origin")
+    if origin is None:
+        return False
+    here = _host_and_port(b"//" + (read_header(b"host") or b""))
+    return here is None or _host_and_port(origin) != here
+
+
+def _host_and_port(url: bytes) -> tuple[str, int | None] | None:
+    try:
+        parts = urlsplit(url.decode("ascii"))
+        # The scheme is left out: behind a proxy that ends TLS we see http where they see https.
+        port = None if parts.port in _DEFAULT_PORTS else parts.port
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.hostname else None

@@ -1,0 +1,90 @@
+"""Hold what the exchanges of one process share, and say where their consequences go."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from .consent.policy import ConsentPolicy, Decision
+from .cookies import CookieStyle
+from .errors import NotConsented
+from .head import HeadReader, SchemeReader
+from .identity import IdentityMode
+from .jar import JarReader
+from .settings import Settings
+from .signing import CookieSigner
+from .wire import Item, KeyMaker
+
+
+class Handover:
+    """What one request sends, with the decision that allows it.
+
+    Attributes:
+        decision: Granted, always.
+        items: At least one, in the order of the calls.
+        has_identity: One of them is an identity event.
+
+    Raises:
+        NotConsented: There is no handing over without a granted decision (promise 1).
+    """
+
+    __slots__ = ("decision", "has_identity", "items")
+
+    def __init__(
+        self, decision: Decision, items: Sequence[Item], *, has_identity: bool = False
+    ) -> None:
+        if not decision.is_granted:
+            raise NotConsented("A hand-over needs a granted decision.")
+        self.decision = decision
+        self.items = items
+        self.has_identity = has_identity
+
+
+class Sink(Protocol):
+    """Where an exchange's consequences go. Nothing here blocks or raises."""
+
+    def accept(self, handover: Handover) -> None:
+        """Take responsibility for delivering it."""
+
+    def stop(self, keys: Sequence[bytes], at: float) -> None:
+        """Forget what waits under these keys, and let nothing tracked until `at` pass."""
+
+    def is_stopped(self, key: bytes) -> bool:
+        """Whether this process knows of a stop under the key."""
+
+    def count(self, name: str, number: int = 1, reason: str = "") -> None:
+        """Count what happened."""
+
+    def warn(self, topic: str, message: str) -> None:
+        """Log a message, once a topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The rules made from one process's settings, and its sources of time and randomness.
+
+    Attributes:
+        lock: Re-entrant; guards what an exchange changes. Held for microseconds, never while
+            the app's code runs.
+        has_late_answers: The settings have an `identify_from` or a `consent_from`.
+        known_names: Event names that were checked before; bounded by the exchange.
+    """
+
+    settings: Settings
+    mode: IdentityMode
+    policy: ConsentPolicy
+    heads: HeadReader
+    schemes: SchemeReader
+    jars: JarReader
+    id_style: CookieStyle
+    consent_style: CookieStyle
+    script_style: CookieStyle
+    id_signer: CookieSigner
+    consent_signer: CookieSigner
+    keys: KeyMaker
+    sink: Sink
+    clock: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+    lock: AbstractContextManager[object]
+    has_late_answers: bool
+    known_names: set[str]

@@ -1,0 +1,1 @@
+"""Deliver what was accepted: outbox, pump, transport and the worker that drives them."""

@@ -1,0 +1,77 @@
+"""Remember how each endpoint fares: how much it takes at once, and when to pause."""
+
+from typing import Final
+
+from mp_asgi.events import MAX_BATCH_BYTES, Endpoint
+
+FIRST_DELAY_SECONDS: Final = 2.0  # Mixpanel's advice: 2 s doubling to 60 s
+MAX_DELAY_SECONDS: Final = 60.0
+MIN_DELAY_SECONDS: Final = 0.5  # full jitter may draw 0, which is no pause at all
+
+
+class Circuit:
+    """A pause after failures that grows with each and ends with a success.
+
+    Attributes:
+        failures: How many followed each other.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._since = 0.0
+        self._seconds = 0.0
+
+    def back_off(self, now: float, jitter: float, *, least: float = 0.0) -> None:
+        """Pause for a random part of 2, 4, 8 … 60 s (full jitter).
+
+        Args:
+            now: When the failure was seen.
+            jitter: A random number in [0, 1).
+            least: Seconds that the host asked for.
+        """
+        doublings = min(self.failures, 5)
+        ceiling = min(FIRST_DELAY_SECONDS * 2**doublings, MAX_DELAY_SECONDS)
+        self.open(now, max(jitter * ceiling, MIN_DELAY_SECONDS, least))
+
+    def open(self, now: float, seconds: float) -> None:
+        """Pause for so many seconds."""
+        self.failures += 1
+        self._since, self._seconds = now, seconds
+
+    def close(self) -> None:
+        """End the pause; the next failure is the first."""
+        self.failures = 0
+        self._seconds = 0.0
+
+    def remaining(self, now: float) -> float:
+        """Answer the seconds left; none if the clock was set back behind the failure."""
+        waited = now - self._since
+        return self._seconds - waited if 0 <= waited < self._seconds else 0.0
+
+
+class Lane:
+    """What the pump remembers of one endpoint.
+
+    Attributes:
+        endpoint: Whose lane this is.
+        circuit: The pause after failures.
+        max_messages: Messages in the next batch; halved by refusals, doubled by successes.
+        max_bytes: Bytes in the next batch; the same.
+        trouble: The kind of failure that was logged last and has not ended; empty without one.
+        lone_refusals: Single messages that were refused since the last success.
+    """
+
+    def __init__(self, endpoint: Endpoint, max_messages: int) -> None:
+        self.endpoint = endpoint
+        self.circuit = Circuit()
+        self.max_messages = self._most_messages = max_messages
+        self.max_bytes = MAX_BATCH_BYTES
+        self.trouble = ""
+        self.lone_refusals = 0
+
+    def recover(self) -> None:
+        """Widen what a refusal narrowed; end every pause."""
+        self.circuit.close()
+        self.lone_refusals = 0
+        self.max_messages = min(self.max_messages * 2, self._most_messages)
+        self.max_bytes = min(self.max_bytes * 2, MAX_BATCH_BYTES)

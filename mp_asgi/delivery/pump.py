@@ -1,0 +1,307 @@
+"""Decide what leaves when, and what a reply means for what waits. A machine: no clock, no socket.
+
+The driver asks `next_step`, obeys it, and reports with `receive` or `fail`. One batch is in
+flight at a time, so that profile updates keep their order.
+
+How a refusal without a culprit ends (an unreadable 400, `status: 0` from `/engage`): the batch
+is sent again in halves until one message remains, which is buried. Whether Mixpanel kept the
+valid rest of such a batch is not documented, so nothing that would count twice takes part: a
+message that is not repeatable always travels alone.
+"""
+
+import logging
+import random as random_module
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from mp_asgi.errors import Unavailable
+from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Message
+from mp_asgi.settings import Settings
+
+from .counters import Counters
+from .lanes import Circuit, Lane
+from .outbox.base import Leased, Outbox, Refusal
+from .replies import Judgement, Verdict, judge, printable
+from .transport import Reply
+
+MAX_WAIT_SECONDS: Final = 60.0  # how long a driver may sleep when nothing is known to come
+LEASE_SECONDS: Final = 120.0  # longer than any send takes: 5 s to connect, 30 s to read
+PROBE_SECONDS: Final = 60.0  # between tries while credentials or host are wrong
+MAX_COMPLAINTS: Final = 100  # log lines about dead letters; what follows is only counted
+
+logger = logging.getLogger("mp_asgi.delivery")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What travels in one request."""
+
+    endpoint: Endpoint
+    leased: tuple[Leased, ...]
+
+    @cached_property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages in the order of the body."""
+        return tuple(message for leased in self.leased for message in leased.entry.messages)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the messages, separators included."""
+        return sum(leased.entry.size_bytes for leased in self.leased)
+
+    def body(self) -> bytes:
+        """Render the JSON array that Mixpanel reads."""
+        return b"[" + b",".join(message.body for message in self.messages) + b"]"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this batch, then report."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask again after this many seconds, or when something was put."""
+
+    seconds: float
+
+
+class Pump:
+    """The rules of delivery (DESIGN section 5, reference/mixpanel.md section 7).
+
+    Args:
+        outbox: Where entries wait.
+        settings: Batch size, flush interval and retry budget.
+        counters: Where every outcome is counted.
+        random: Answers a number in [0, 1) for jitter.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        settings: Settings,
+        counters: Counters,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self._outbox = outbox
+        self._settings = settings
+        self._counters = counters
+        self._random = random
+        # In turn: the lane that was served goes behind the others.
+        self._lanes = deque(Lane(endpoint, settings.batch_size) for endpoint in Endpoint)
+        self._host = Circuit()
+        self._complaints: set[tuple[Endpoint, str, str]] = set()
+
+    def next_step(self, now: float, *, is_flushing: bool = False) -> Send | Wait:
+        """Decide what to do at `now`; when flushing, batches do not wait to fill."""
+        rest = MAX_WAIT_SECONDS
+        for lane in tuple(self._lanes):
+            seconds = self._seconds_until_due(lane, now, is_flushing=is_flushing)
+            if seconds > 0:
+                rest = min(rest, seconds)
+            elif leased := self._lease(lane, now):
+                self._lanes.remove(lane)
+                self._lanes.append(lane)
+                return Send(Batch(lane.endpoint, tuple(leased)))
+        return Wait(rest)
+
+    def receive(self, batch: Batch, reply: Reply, now: float) -> None:
+        """Settle a batch that was answered."""
+        self._host.close()
+        lane = self._lane_of(batch)
+        judgement = judge(batch.endpoint, reply, batch.messages, now)
+        match judgement.verdict:
+            case Verdict.DELIVERED | Verdict.PARTLY:
+                self._settle(lane, batch, judgement.failed, now)
+            case Verdict.REFUSED | Verdict.TOO_LARGE:
+                self._narrow(lane, batch, judgement, now)
+            case Verdict.BLOCKED:
+                self._keep(lane, batch, reply.status, judgement.text, now)
+            case Verdict.RETRY:
+                self._complain(lane, "retry", f"status {reply.status}")
+                self._retry(lane, batch, judgement.text, now, least=judgement.retry_after)
+            case _:  # UNCLEAR
+                self._complain(
+                    lane, "unclear", f"status {reply.status} with a body that is not Mixpanel's"
+                )
+                self._retry_repeatable(lane, batch, judgement.text, now)
+
+    def fail(self, batch: Batch, error: Unavailable, now: float) -> None:
+        """Settle a batch that got no answer."""
+        lane = self._lane_of(batch)
+        text = printable(str(error))
+        self._complain(lane, "unavailable", text)
+        self._host.back_off(now, self._random())
+        if error.is_sent:
+            self._retry_repeatable(lane, batch, text, now)
+        else:
+            self._retry(lane, batch, text, now)
+
+    def _seconds_until_due(self, lane: Lane, now: float, *, is_flushing: bool) -> float:
+        backlog = self._outbox.backlog(lane.endpoint, now)
+        if not backlog.messages:
+            return MAX_WAIT_SECONDS
+        if pause := max(self._host.remaining(now), lane.circuit.remaining(now)):
+            return pause
+        is_full = backlog.messages >= lane.max_messages or backlog.size_bytes >= lane.max_bytes
+        # Negative if the clock was set back: then the past is unknown, and it leaves.
+        waited = now - backlog.waiting_since
+        if is_full or is_flushing or not 0 <= waited < self._settings.flush_interval:
+            return 0.0
+        return self._settings.flush_interval - waited
+
+    def _lease(self, lane: Lane, now: float) -> list[Leased]:
+        while True:
+            leased = self._outbox.lease(
+                lane.endpoint,
+                now,
+                max_messages=lane.max_messages,
+                max_bytes=lane.max_bytes,
+                seconds=LEASE_SECONDS,
+            )
+            if not leased or not self._must_split(leased[0]):
+                return leased
+            self._outbox.split(leased[0].id)
+
+    def _must_split(self, leased: Leased) -> bool:
+        entry = leased.entry
+        return len(entry.messages) > 1 and (
+            not entry.is_repeatable
+            or len(entry.messages) > self._settings.batch_size
+            or entry.size_bytes > MAX_BATCH_BYTES
+        )
+
+    def _settle(self, lane: Lane, batch: Batch, failed: Mapping[int, str], now: float) -> None:
+        """Bury what `failed` names by its index in the batch; the rest is delivered."""
+        if lane.trouble:
+            logger.warning(
+                "Mixpanel takes %s again, after %d failed requests.",
+                lane.endpoint.value,
+                lane.circuit.failures,
+            )
+            lane.trouble = ""
+        lane.recover()
+        delivered = []
+        start = 0
+        for leased in batch.leased:
+            count = len(leased.entry.messages)
+            refusals = [
+                Refusal(index, "rejected", failed[start + index])
+                for index in range(count)
+                if start + index in failed
+            ]
+            start += count
+            if refusals:
+                self._bury(leased, refusals, now)
+            else:
+                delivered.append(leased.id)
+        self._counters.count("delivered", self._outbox.ack(delivered))
+
+    def _narrow(self, lane: Lane, batch: Batch, judgement: Judgement, now: float) -> None:
+        """Halve what goes next, down to the one message that is buried."""
+        is_too_large = judgement.verdict is Verdict.TOO_LARGE
+        count = len(batch.messages)
+        if count == 1:
+            reason = "too_large" if is_too_large else "rejected"
+            self._bury_whole(batch.leased, reason, judgement.text, now)
+            lane.lone_refusals += 1
+            # Two culprits without a success between: perhaps it is not the messages' fault.
+            if lane.lone_refusals > 1:
+                lane.circuit.back_off(now, self._random())
+            return
+        if is_too_large:
+            lane.max_bytes = max(1, batch.size_bytes // 2)
+        else:
+            lane.max_messages = max(1, count // 2)
+        self._counters.count("retried", count)
+        if len(batch.leased) == 1:
+            self._outbox.split(batch.leased[0].id)
+        else:
+            self._release(batch.leased, now)
+
+    def _keep(self, lane: Lane, batch: Batch, status: int, text: str, now: float) -> None:
+        """Keep everything, whatever its age, until somebody mends the settings."""
+        if lane.trouble != "blocked":
+            lane.trouble = "blocked"
+            logger.error(
+                "Mixpanel answers %s with status %d (%s). Nothing is lost yet: it is tried again "
+                "every %d seconds. Check MIXPANEL_TOKEN, MIXPANEL_REGION or MIXPANEL_API_HOST, "
+                "and the service account if there is one.",
+                lane.endpoint.value,
+                status,
+                text,
+                PROBE_SECONDS,
+            )
+        lane.circuit.open(now, PROBE_SECONDS)
+        self._counters.count("retried", len(batch.messages))
+        self._release(batch.leased, now)
+
+    def _retry_repeatable(self, lane: Lane, batch: Batch, text: str, now: float) -> None:
+        """Retry after a lost answer what Mixpanel would not count twice; bury the rest."""
+        lost = [leased for leased in batch.leased if not leased.entry.is_repeatable]
+        self._bury_whole(lost, "answer_lost", text, now)
+        self._retry(lane, batch, text, now, without=lost)
+
+    def _retry(
+        self,
+        lane: Lane,
+        batch: Batch,
+        text: str,
+        now: float,
+        *,
+        least: float = 0.0,
+        without: Collection[Leased] = (),
+    ) -> None:
+        lane.circuit.back_off(now, self._random(), least=least)
+        rest = [leased for leased in batch.leased if leased not in without]
+        oldest_tried = now - self._settings.retry_budget
+        expired = [leased for leased in rest if leased.entry.tracked_at < oldest_tried]
+        kept = [leased for leased in rest if leased.entry.tracked_at >= oldest_tried]
+        self._bury_whole(expired, "expired", text, now)
+        self._counters.count("retried", sum(len(leased.entry.messages) for leased in kept))
+        self._release(kept, now)
+
+    def _release(self, leased: Sequence[Leased], now: float) -> None:
+        # Ready at once: only the circuit waits, so a clock set back strands nothing.
+        self._outbox.release([item.id for item in leased], now)
+
+    def _bury_whole(self, leased: Sequence[Leased], reason: str, text: str, now: float) -> None:
+        for item in leased:
+            indexes = range(len(item.entry.messages))
+            self._bury(item, [Refusal(index, reason, text) for index in indexes], now)
+
+    def _bury(self, leased: Leased, refusals: Sequence[Refusal], now: float) -> None:
+        messages = leased.entry.messages
+        if not self._outbox.bury(leased.id, refusals, now):
+            return  # forgotten meanwhile, and counted there
+        reason = refusals[0].reason
+        self._counters.count("buried", len(refusals), reason)
+        self._counters.count("delivered", len(messages) - len(refusals))
+        name = messages[refusals[0].index].name
+        complaint = (leased.entry.endpoint, reason, name)
+        if complaint not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
+            self._complaints.add(complaint)
+            logger.warning(
+                "Buried %d of %d messages on %s, the first %s: %s. The dead letters hold "
+                "Mixpanel's reply; more of the same are only counted.",
+                len(refusals),
+                len(messages),
+                leased.entry.endpoint.value,
+                printable(name),
+                reason,
+            )
+
+    def _complain(self, lane: Lane, trouble: str, text: str) -> None:
+        if lane.trouble != trouble:
+            lane.trouble = trouble
+            logger.warning(
+                "Sending to %s failed and is tried again: %s.", lane.endpoint.value, text
+            )
+
+    def _lane_of(self, batch: Batch) -> Lane:
+        return next(lane for lane in self._lanes if lane.endpoint is batch.endpoint)

@@ -1,0 +1,101 @@
+"""Obey the pump: send its batches, report their fate, sleep when it says so."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from mp_asgi.errors import Unavailable
+
+from .outbox.base import Outbox
+from .pump import Batch, Pump, Wait
+from .transport import Transport
+
+PAUSE_SECONDS: Final = 1.0  # after a failure of ours, so that it does not fill a processor
+
+logger = logging.getLogger("mp_asgi.delivery")
+
+
+class Sender:
+    """Drive a pump on one thread.
+
+    Args:
+        pump: Says what to do.
+        outbox: Gets a batch back if reporting its fate fails.
+        transport_factory: Makes the transport, in the thread that uses it, at its first batch.
+        clock: Answers seconds since the epoch.
+        is_flushing: Tells whether batches leave without waiting to fill.
+        on_progress: Called whenever a batch was settled.
+    """
+
+    def __init__(
+        self,
+        *,
+        pump: Pump,
+        outbox: Outbox,
+        transport_factory: Callable[[], Transport],
+        clock: Callable[[], float],
+        is_flushing: Callable[[], bool],
+        on_progress: Callable[[], None],
+    ) -> None:
+        self.wake = threading.Event()
+        self._pump = pump
+        self._outbox = outbox
+        self._transport_factory = transport_factory
+        self._transport: Transport | None = None
+        self._clock = clock
+        self._is_flushing = is_flushing
+        self._on_progress = on_progress
+        self._has_told = False
+
+    def run(self, stopping: threading.Event) -> None:
+        """Send until `stopping` is set."""
+        while not stopping.is_set():
+            try:
+                rest = self.step()
+            except Exception as error:  # noqa: BLE001  # the batch was given back and goes again
+                self._tell("The sender failed and goes on", error)
+                rest = PAUSE_SECONDS
+            if rest:
+                self.wake.wait(rest)
+                self.wake.clear()
+        if self._transport is not None:
+            self._transport.close()
+
+    def step(self) -> float:
+        """Take one step of the pump. Return how many seconds to rest before the next."""
+        step = self._pump.next_step(self._clock(), is_flushing=self._is_flushing())
+        if isinstance(step, Wait):
+            return step.seconds
+        self._send(step.batch)
+        return 0.0
+
+    def _send(self, batch: Batch) -> None:
+        try:
+            self._exchange(batch)
+        except Exception:
+            self._outbox.release([leased.id for leased in batch.leased], self._clock())
+            raise
+        finally:
+            self._on_progress()
+
+    def _exchange(self, batch: Batch) -> None:
+        try:
+            if self._transport is None:
+                self._transport = self._transport_factory()
+            reply = self._transport.send(batch.endpoint, batch.body())
+        except Unavailable as error:
+            self._pump.fail(batch, error, self._clock())
+        except Exception as error:  # noqa: BLE001  # a foreign failure: the answer counts as lost
+            self._tell("The transport failed in a way that is not its own", error)
+            lost = Unavailable(type(error).__name__, is_sent=True)
+            self._pump.fail(batch, lost, self._clock())
+        else:
+            self._pump.receive(batch, reply, self._clock())
+
+    def _tell(self, text: str, error: Exception) -> None:
+        if not self._has_told:
+            self._has_told = True
+            # Only the type: the text of a foreign error may quote a property.
+            name = type(error).__name__
+            logger.error("%s (%s). More of the same are not logged.", text, name)

@@ -1,0 +1,336 @@
+"""Run delivery behind the requests: two daemon threads a process, started when needed.
+
+Decides only when threads live and what a flush, a fork and the end of the process mean. What
+leaves when is the pump's matter.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Generic, TypeVar
+
+from mp_asgi.events import Entry, Stop
+from mp_asgi.settings import Settings
+
+from .counters import Counters, Stats
+from .outbox.base import DeadLetter, Outbox
+from .pump import Pump
+from .sender import Sender
+from .storer import Intake, Mark, Storer
+from .transport import Transport
+
+T = TypeVar("T")
+
+logger = logging.getLogger("mp_asgi.delivery")
+
+
+class _Home(Generic[T]):
+    """What belongs to one process: its intake and its outbox."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.pid = os.getpid()
+        self.intake: Intake[T] = Intake()
+        self.outbox = outbox
+        self.progress = threading.Condition()
+        self.flushes = 0
+
+    def waiting(self) -> int:
+        return self.intake.waiting() + self.outbox.stats().depth
+
+    def notify(self) -> None:
+        with self.progress:
+            self.progress.notify_all()
+
+    @contextlib.contextmanager
+    def flushing(self) -> Iterator[None]:
+        with self.progress:
+            self.flushes += 1
+        try:
+            yield
+        finally:
+            with self.progress:
+                self.flushes -= 1
+
+
+class _Run:
+    """The two threads between a start and a stop."""
+
+    def __init__(self, storer: Storer[T], sender: Sender, wake: threading.Event) -> None:
+        self._stopping = threading.Event()
+        self._wakes = (wake, sender.wake)
+        self._threads = [
+            threading.Thread(target=run, args=(self._stopping,), name=name, daemon=True)
+            for name, run in (("mp-asgi-storer", storer.run), ("mp-asgi-sender", sender.run))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, deadline: float) -> None:
+        self._stopping.set()
+        for wake in self._wakes:
+            wake.set()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class Worker(Generic[T]):
+    """Take what requests submit and deliver it, outliving them.
+
+    Threads start at the first submit in each process and never before. A forked child starts
+    empty: what waited at the fork is the parent's.
+
+    Args:
+        outbox_factory: Makes this process's outbox.
+        transport_factory: Makes the transport, in the thread that sends.
+        render: Makes entries of an item, in the storing thread. What it leaves out it counts
+            itself as `dropped`; if it raises, the whole item is dropped as `unrenderable`.
+        counters: Where everything is counted.
+        settings: Bounds, intervals and the time a shutdown may take.
+        clock: Answers seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        outbox_factory: Callable[[], Outbox],
+        transport_factory: Callable[[], Transport],
+        render: Callable[[T], Sequence[Entry]],
+        counters: Counters,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._outbox_factory = outbox_factory
+        self._transport_factory = transport_factory
+        self._render = render
+        self._counters = counters
+        self._settings = settings
+        self._clock = clock
+        self._max_messages = settings.outbox_max_messages
+        self._running_pid = 0  # the process whose threads run; 0 when none do
+        self._home: _Home[T] = _Home(outbox_factory())
+        self._run: _Run | None = None
+        # By process: a lock that another thread held at the fork stays locked in the child.
+        self._locks: dict[int, threading.Lock] = {}
+        self._exit_hook = partial(_exit, weakref.ref(self))
+        self._is_exit_hooked = False
+        self._is_fork_hooked = False
+        self._is_over = False
+        self._has_told_overflow = False
+
+    def submit(self, item: T | Stop, count: int = 0, *, is_identity: bool = False) -> None:
+        """Accept an item. On the request path: appends, takes no lock, never raises.
+
+        Args:
+            item: What `render` understands, or a stop, which forgets what was submitted before.
+            count: How many messages the item holds.
+            is_identity: Whether it holds an identity event, which is never dropped when full.
+        """
+        if self._running_pid != os.getpid() and not self._start():
+            self._drop(count, "shutdown")
+            return
+        intake = self._home.intake
+        if (
+            intake.messages + count > self._max_messages
+            and not is_identity
+            and not isinstance(item, Stop)
+        ):
+            self._overflow(count)
+            return
+        intake.items.append((item, count))
+        intake.messages += count
+        if not intake.wake.is_set():
+            intake.wake.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Send what was submitted before this call, without waiting for batches to fill.
+
+        Returns:
+            Whether all of it was delivered, buried or dropped within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        home = self._here()
+        if not home.waiting() and not home.intake.items:
+            return True
+        if not self._start():
+            return False
+        with home.flushing():
+            mark = Mark()
+            home.intake.items.append((mark, 0))
+            home.intake.wake.set()
+            if not mark.wait(max(0.0, deadline - time.monotonic())):
+                return False
+            outbox = home.outbox
+            next_id = outbox.stats().next_id
+            with home.progress:
+                return home.progress.wait_for(
+                    lambda: outbox.stats().first_id >= next_id,
+                    max(0.0, deadline - time.monotonic()),
+                )
+
+    def close(self, timeout: float) -> bool:
+        """Flush and stop the threads. A later submit starts them again.
+
+        What is not delivered in time stays for that later submit, and is lost with the process.
+
+        Returns:
+            Whether everything was delivered, buried or dropped within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        # Events of requests that end while the server stops arrive after a flush began.
+        while self._here().waiting() and self.flush(deadline - time.monotonic()):
+            pass
+        self._stop(deadline)
+        if waiting := self._here().waiting():
+            logger.warning("Closed with %d messages not delivered yet.", waiting)
+            return False
+        # Nothing is left that the end of the process could lose.
+        atexit.unregister(self._exit_hook)
+        self._is_exit_hooked = False
+        return True
+
+    def stats(self) -> Stats:
+        """Answer what was counted, what waits in the intake included."""
+        home = self._here()
+        submitted = home.intake.waiting()
+        counted = self._counters.snapshot()
+        return replace(
+            counted,
+            accepted=counted.accepted + submitted,
+            waiting=submitted + home.outbox.stats().depth,
+        )
+
+    def dead(self) -> Sequence[DeadLetter]:
+        """Answer the dead letters of this process's outbox, oldest first."""
+        return self._here().outbox.dead()
+
+    def exit(self) -> None:
+        """Deliver what can be delivered in time and drop the rest: the interpreter ends.
+
+        Registered with `atexit`. Threads cannot start any more; a later submit is dropped.
+        """
+        home = self._home
+        if home.pid != os.getpid():
+            return  # a child of the process that started: all of this is its parent's
+        if self._running_pid:
+            deadline = time.monotonic() + self._settings.close_timeout
+            self.flush(self._settings.close_timeout)
+            self._is_over = True
+            self._stop(deadline)
+        self._is_over = True
+        if lost := home.waiting():
+            self._counters.count("accepted", home.intake.waiting())
+            self._counters.count("dropped", lost, "shutdown")
+            self._home = _Home(self._outbox_factory())
+            logger.warning("The process ends with %d messages not delivered.", lost)
+
+    def _start(self) -> bool:
+        """Start the threads of this process unless they run. Return whether they do."""
+        pid = os.getpid()
+        with self._locks.setdefault(pid, threading.Lock()):
+            if self._running_pid == pid:
+                return True
+            if self._is_over:
+                return False
+            home = self._home_of(pid)
+            run = self._new_run(home)
+            try:
+                run.start()
+            except RuntimeError:  # the interpreter ends, or the system has no thread left
+                run.stop(0.0)
+                return False
+            self._hook()
+            home.intake.wake.set()  # something may be left from before a close
+            self._run = run
+            self._running_pid = pid
+            return True
+
+    def _new_run(self, home: _Home[T]) -> _Run:
+        sender = Sender(
+            pump=Pump(home.outbox, self._settings, self._counters),
+            outbox=home.outbox,
+            transport_factory=self._transport_factory,
+            clock=self._clock,
+            is_flushing=lambda: home.flushes > 0,
+            on_progress=home.notify,
+        )
+
+        def on_stored() -> None:
+            sender.wake.set()
+            home.notify()  # a stop may have removed what a flush waits for
+
+        storer = Storer(
+            intake=home.intake,
+            outbox=home.outbox,
+            render=self._render,
+            counters=self._counters,
+            clock=self._clock,
+            on_stored=on_stored,
+        )
+        return _Run(storer, sender, home.intake.wake)
+
+    def _stop(self, deadline: float) -> None:
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            run, self._run = self._run, None
+            self._running_pid = 0
+        if run is not None:
+            run.stop(deadline)
+
+    def _here(self) -> _Home[T]:
+        pid = os.getpid()
+        with self._locks.setdefault(pid, threading.Lock()):
+            return self._home_of(pid)
+
+    def _home_of(self, pid: int) -> _Home[T]:
+        if self._home.pid != pid:
+            self.become_child()
+        return self._home
+
+    def become_child(self) -> None:
+        """Leave everything of the parent to the parent: a forked child starts empty.
+
+        Registered with `os.register_at_fork`, and called at the first use in another process,
+        because some servers fork without the hooks (uWSGI, traps.md section 2.1).
+        """
+        self._home = _Home(self._outbox_factory())
+        self._run = None
+        self._running_pid = 0
+
+    def _hook(self) -> None:
+        if not self._is_fork_hooked and hasattr(os, "register_at_fork"):
+            self._is_fork_hooked = True
+            os.register_at_fork(after_in_child=partial(_after_fork, weakref.ref(self)))
+        if not self._is_exit_hooked:
+            self._is_exit_hooked = True
+            atexit.register(self._exit_hook)
+
+    def _overflow(self, count: int) -> None:
+        self._drop(count, "overflow")
+        if not self._has_told_overflow:
+            self._has_told_overflow = True
+            logger.error("The intake is full; new events are dropped and counted (overflow).")
+
+    def _drop(self, count: int, reason: str) -> None:
+        self._counters.count("accepted", count)
+        self._counters.count("dropped", count, reason)
+
+
+def _exit(reference: "weakref.ref[Worker[T]]") -> None:
+    worker = reference()
+    if worker is not None:
+        worker.exit()
+
+
+def _after_fork(reference: "weakref.ref[Worker[T]]") -> None:
+    worker = reference()
+    if worker is not None:
+        worker.become_child()

@@ -1,0 +1,161 @@
+"""Hold what a request says of itself, as values: the part of it that identity and consent read."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+
+MAX_QUICK_SECONDS = 2.0  # RULES section 1, rule 7: maintenance only on an answer this fast
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class RequestHead:
+    """Scheme, peer, cookies and headers of a request; nothing of the connection itself.
+
+    Attributes:
+        started: Seconds since the epoch when the request reached us.
+        scheme: `http`, `https`, `ws` or `wss`, as the server saw it.
+        peer: Address of the connection's other end; empty if unknown.
+        cookie: The Cookie headers, raw, joined as HTTP/1.1 would.
+        forwarded_proto: `X-Forwarded-Proto`, raw; empty without one.
+        signals: The headers that speak of consent, by lower-case name; None without any.
+    """
+
+    __slots__ = (
+        "_headers",
+        "cookie",
+        "forwarded_proto",
+        "peer",
+        "scheme",
+        "signals",
+        "started",
+    )
+
+    def __init__(
+        self,
+        headers: Headers,
+        *,
+        started: float,
+        scheme: str,
+        peer: str,
+        cookie: bytes,
+        forwarded_proto: bytes,
+        signals: Mapping[bytes, bytes] | None,
+    ) -> None:
+        self._headers = headers
+        self.started = started
+        self.scheme = scheme
+        self.peer = peer
+        self.cookie = cookie
+        self.forwarded_proto = forwarded_proto
+        self.signals = signals
+
+    def header(self, name: bytes) -> bytes | None:
+        """Answer any header by its lower-case name; several are joined by a comma."""
+        values = [value for found, value in self._headers if found == name]
+        return b",".join(values) if values else None
+
+    def is_navigation(self) -> bool:
+        """Whether a person opened a page: a top-level document, not what a page loads."""
+        mode = self.header(b"sec-fetch-mode")
+        if mode is not None:
+            return mode == b"navigate" and self.header(b"sec-fetch-dest") == b"document"
+        # Browsers send Sec-Fetch-* only to https and localhost.
+        return (self.header(b"accept") or b"").startswith(b"text/html")
+
+    def is_quick(self, now: float) -> bool:
+        """Whether the answer comes soon enough that no faster one can have overtaken it."""
+        return now - self.started <= MAX_QUICK_SECONDS
+
+
+class HeadReader:
+    """Read the head of a request, for ASGI and for WSGI alike.
+
+    Args:
+        consent_header: Name of the application's consent header.
+    """
+
+    def __init__(self, consent_header: str) -> None:
+        self.consent_header = consent_header.lower().encode("ascii")
+        self._wanted = frozenset(
+            {b"cookie", b"sec-gpc", b"dnt", b"x-forwarded-proto", self.consent_header}
+        )
+        others = (b"accept", b"host", b"origin")
+        fetch = (b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site")
+        self._names = (*sorted(self._wanted), *others, *fetch)
+        #: What the WSGI door takes out of an environ, so that nothing holds the environ itself.
+        self.environ_keys = (
+            "wsgi.url_scheme",
+            "REMOTE_ADDR",
+            *("HTTP_" + name.decode("ascii").upper().replace("-", "_") for name in self._names),
+        )
+
+    def read_asgi(
+        self,
+        started: float,
+        scheme: str | None,
+        client: Sequence[object] | None,
+        headers: Headers,
+    ) -> RequestHead:
+        """Read the values of an ASGI scope."""
+        wanted = self._wanted
+        cookie = forwarded_proto = b""
+        signals: dict[bytes, bytes] | None = None
+        for name, value in headers:
+            if name in wanted:
+                if name == b"cookie":
+                    # HTTP/2 may send several.
+                    cookie = cookie + b"; " + value if cookie else value
+                elif name == b"x-forwarded-proto":
+                    # The last value is the nearest proxy's; those before it came from outside.
+                    forwarded_proto = value
+                else:
+                    signals = signals or {}
+                    signals[name] = signals[name] + b"," + value if name in signals else value
+        return RequestHead(
+            headers,
+            started=started,
+            scheme=scheme or "http",
+            peer=str(client[0]) if client else "",
+            cookie=cookie,
+            forwarded_proto=forwarded_proto,
+            signals=signals,
+        )
+
+    def read_wsgi(self, started: float, values: Sequence[str | None]) -> RequestHead:
+        """Read the values that `environ_keys` named, in their order."""
+        scheme, peer, *fields = values
+        headers = [
+            (name, value.encode("latin-1", "replace"))
+            for name, value in zip(self._names, fields, strict=True)
+            if value is not None
+        ]
+        return self.read_asgi(started, scheme, (peer or "",), headers)
+
+
+class SchemeReader:
+    """Tell whether a visitor's browser sees https (setting `cookie_secure`).
+
+    Args:
+        cookie_secure: `auto`, `on` or `off`.
+        trusted_proxies: Networks whose `X-Forwarded-Proto` is believed.
+    """
+
+    def __init__(self, cookie_secure: str, trusted_proxies: Sequence[str]) -> None:
+        self._is_forced = None if cookie_secure == "auto" else cookie_secure == "on"
+        self._networks = tuple(ipaddress.ip_network(text, strict=False) for text in trusted_proxies)
+
+    def is_secure(self, head: RequestHead) -> bool:
+        """Answer for one request."""
+        if self._is_forced is not None:
+            return self._is_forced
+        if head.scheme in {"https", "wss"}:
+            return True
+        nearest = head.forwarded_proto.rsplit(b",", 1)[-1].strip().lower()
+        return nearest in {b"https", b"wss"} and self._is_trusted(head.peer)
+
+    def _is_trusted(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)

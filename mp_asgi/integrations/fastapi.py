@@ -1,0 +1,21 @@
+"""Offer the tracker as a FastAPI dependency."""
+
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from mp_asgi.tracker import Tracker, get_tracker
+
+
+def find_tracker(connection: HTTPConnection) -> Tracker:
+    """Answer the tracker of an HTTP request or a websocket.
+
+    Raises:
+        LookupError: No middleware of ours serves this request.
+    """
+    return get_tracker(connection)
+
+
+TrackerDep = Annotated[Tracker, Depends(find_tracker)]
+"""Annotate a parameter with it: `def order(cart: Cart, mixpanel: TrackerDep): …`"""

@@ -1,0 +1,193 @@
+"""Read our own cookies of one request: verified once, remembered by the whole Cookie header.
+
+What a jar says is only what was signed; whether it still counts is asked with the time.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Final, TypeVar
+
+from .consent.choice import Choice
+from .consent.policy import ConsentPolicy, Decision, Signals
+from .consent.signals import NO_COOKIES, OwnCookies
+from .cookies import MAX_SAME_NAME, CookieStyle, Scanner
+from .identity import Visitor
+from .signing import CookieSigner, Unsigned
+
+SCRIPT_COOKIE: Final = "mp_choice"  # `mp_choice=denied` may be written by a page without a server
+MAX_REMEMBERED: Final = 1_024  # jars by header, and as many by our cookies alone
+MAX_REMEMBERED_BYTES: Final = 8_192
+
+_Key = TypeVar("_Key")
+
+
+class Jar:
+    """What our cookies of one request say.
+
+    Attributes:
+        own: The consent cookies.
+        visitor: The one ID that verified; None if none or if two differ.
+        is_visitor_current: The newest key signed it.
+        id_names: Names under which an ID cookie arrived, believed or not.
+        has_unreadable: A cookie of ours did not verify.
+        needs_care: One is unreadable, or was signed by a key that is on its way out.
+        decision: What these cookies alone lead to, if that is a grant.
+        decided_until: Seconds since the epoch until which it holds.
+    """
+
+    __slots__ = (
+        "decided_until",
+        "decision",
+        "has_unreadable",
+        "id_names",
+        "is_visitor_current",
+        "needs_care",
+        "own",
+        "visitor",
+    )
+
+    def __init__(
+        self,
+        own: OwnCookies,
+        visitor: Visitor | None = None,
+        *,
+        is_visitor_current: bool = True,
+        id_names: tuple[str, ...] = (),
+        has_unreadable: bool = False,
+    ) -> None:
+        self.own = own
+        self.visitor = visitor
+        self.is_visitor_current = is_visitor_current
+        self.id_names = id_names
+        self.has_unreadable = has_unreadable
+        self.needs_care = has_unreadable or not (is_visitor_current and own.is_current)
+        self.decision: Decision | None = None
+        self.decided_until = 0.0
+
+    def decide(self, policy: ConsentPolicy, now: float) -> Decision:
+        """Answer what these cookies alone lead to; a grant is remembered while it holds."""
+        if self.decision is not None and now <= self.decided_until:
+            return self.decision
+        decision = policy.decide(Signals(self.own), now)
+        choice = self.own.choice
+        if decision.is_granted and choice is not None:
+            # The time first: another thread may read in between.
+            self.decided_until = choice.at + policy.max_age
+            self.decision = decision
+        return decision
+
+
+EMPTY_JAR: Final = Jar(NO_COOKIES)
+
+
+class JarReader:
+    """Scan, verify and remember (DESIGN section 2).
+
+    Args:
+        id_style: How the ID cookie is written.
+        consent_style: How the consent cookie is written.
+        id_signer: Its signer.
+        consent_signer: Its signer; another salt, so that neither passes for the other.
+        lock: Held while the memo changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        id_style: CookieStyle,
+        consent_style: CookieStyle,
+        id_signer: CookieSigner,
+        consent_signer: CookieSigner,
+        lock: AbstractContextManager[object],
+    ) -> None:
+        self._id_style = id_style
+        self._consent_style = consent_style
+        self._id_signer = id_signer
+        self._consent_signer = consent_signer
+        self._id_names = (f"__Host-{id_style.name}", id_style.name)
+        self._consent_names = (f"__Host-{consent_style.name}", consent_style.name)
+        self._scanner = Scanner([*self._id_names, *self._consent_names, SCRIPT_COOKIE])
+        # By is_secure: the same header may be believed on http and not on https.
+        self._by_header: tuple[dict[bytes, Jar], dict[bytes, Jar]] = ({}, {})
+        self._by_cookies: tuple[
+            dict[tuple[tuple[str, bytes], ...], Jar], dict[tuple[tuple[str, bytes], ...], Jar]
+        ] = ({}, {})
+        self._lock = lock
+
+    def read(self, header: bytes, *, is_secure: bool) -> Jar:
+        """Answer what the Cookie header of a request says."""
+        memo = self._by_header[is_secure]
+        jar = memo.get(header)
+        if jar is not None:
+            return jar
+        found = self._scanner.scan(header)
+        if not found:
+            return EMPTY_JAR
+        # Other cookies change from page to page; ours rarely do.
+        by_cookies = self._by_cookies[is_secure]
+        jar = by_cookies.get(found)
+        if jar is None:
+            jar = self._open(found, is_secure=is_secure)
+            self._remember(by_cookies, found, jar)
+        if len(header) <= MAX_REMEMBERED_BYTES:
+            self._remember(memo, header, jar)
+        return jar
+
+    def _remember(self, memo: dict[_Key, Jar], key: _Key, jar: Jar) -> None:
+        # Only what verified: a flood of forged cookies evicts nobody.
+        if jar.visitor is None and jar.own.choice is None:
+            return
+        with self._lock:
+            if len(memo) >= MAX_REMEMBERED:
+                del memo[next(iter(memo))]
+            memo[key] = jar
+
+    def _open(self, found: Sequence[tuple[str, bytes]], *, is_secure: bool) -> Jar:
+        wire_name = self._id_style.wire_name(is_secure=is_secure)
+        tokens = [value for name, value in found if name == wire_name]
+        visitor, is_current = self._read_visitor(tokens)
+        own = self._read_own(found, is_secure=is_secure)
+        return Jar(
+            own,
+            visitor,
+            is_visitor_current=is_current,
+            id_names=tuple(dict.fromkeys(name for name, _ in found if name in self._id_names)),
+            has_unreadable=own.is_unreadable or bool(tokens and visitor is None),
+        )
+
+    def _read_visitor(self, tokens: Sequence[bytes]) -> tuple[Visitor | None, bool]:
+        verified = _unsign_all(self._id_signer, tokens)
+        # Two that verify but differ: one of them was planted, and nobody knows which.
+        if len({item.value for item in verified}) != 1:
+            return None, True
+        return Visitor.parse(verified[0].value), any(item.is_current for item in verified)
+
+    def _read_own(self, found: Sequence[tuple[str, bytes]], *, is_secure: bool) -> OwnCookies:
+        wire_name = self._consent_style.wire_name(is_secure=is_secure)
+        tokens = [value for name, value in found if name == wire_name]
+        others = [
+            value for name, value in found if name in self._consent_names and name != wire_name
+        ]
+        is_denied_by_script = (SCRIPT_COOKIE, b"denied") in found
+        choices = self._read_choices(tokens)
+        # Under the name that we would not believe a grant from, a denial still counts.
+        denials = [
+            item for item in (*choices, *self._read_choices(others)) if not item[0].is_granted
+        ]
+        if denials:
+            choice, is_current = max(denials, key=lambda item: item[0].at)
+            return OwnCookies(choice, False, is_current, is_denied_by_script)
+        if len({choice for choice, _ in choices}) == 1 and len(tokens) <= MAX_SAME_NAME:
+            choice, is_current = choices[0]
+            return OwnCookies(choice, False, is_current, is_denied_by_script)
+        return OwnCookies(None, bool(tokens), True, is_denied_by_script)
+
+    def _read_choices(self, tokens: Sequence[bytes]) -> list[tuple[Choice, bool]]:
+        unsigned = _unsign_all(self._consent_signer, tokens)
+        parsed = [(Choice.parse(item.value), item.is_current) for item in unsigned]
+        return [(choice, is_current) for choice, is_current in parsed if choice is not None]
+
+
+def _unsign_all(signer: CookieSigner, tokens: Iterable[bytes]) -> list[Unsigned]:
+    unsigned = [signer.unsign(token) for token in list(tokens)[:MAX_SAME_NAME]]
+    return [item for item in unsigned if item is not None]

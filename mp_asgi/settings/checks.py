@@ -1,0 +1,190 @@
+"""Find everything that is wrong with settings, each with variable, value and remedy."""
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from .parsing import PolicyVersion
+
+if TYPE_CHECKING:
+    from .fields import Settings
+
+PREFIX: Final = "MP_ASGI_"
+COOKIE_MAX_AGE: Final = 395 * 86_400  # 13 months; browsers cut at 400 days (rfc6265bis 5.5)
+MIN_KEY_BYTES: Final = 32  # the block a SHA-256 HMAC deserves; OWASP asks for 128 random bits
+
+# RFC 9110 token, the grammar of cookie and header names.
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_PROJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+_CHOICES: Final[Mapping[str, Sequence[str]]] = {
+    "region": ("us", "eu", "in"),
+    "identity": ("simplified", "original"),
+    "consent": ("opt-in", "opt-out"),
+    "cookie_secure": ("auto", "on", "off"),
+    "cookie_samesite": ("Lax", "Strict", "None"),
+    "outbox": ("memory",),
+}
+_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "login_max_age": (1, COOKIE_MAX_AGE),
+    "consent_max_age": (1, COOKIE_MAX_AGE),
+    "outbox_max_messages": (1, 100_000_000),
+    "outbox_max_bytes": (1_000_000, 100_000_000_000),
+    "flush_interval": (0.01, 3_600),
+    "batch_size": (1, 2_000),
+    "retry_budget": (1, 30 * 86_400),
+    "close_timeout": (0, 600),
+}
+
+
+def variable_names(item: "Field[Any]") -> tuple[str, ...]:
+    """Answer the environment variables of a field of `Settings`, the preferred one first."""
+    return item.metadata["variables"] or (PREFIX + item.name.upper(),)
+
+
+def find_problems(settings: "Settings") -> Sequence[str]:
+    """Answer one sentence a problem, none if the settings can be used."""
+    return _Problems(settings).found
+
+
+class _Problems:
+    """Collect what is wrong with the values of one `Settings`, in the order of its fields."""
+
+    def __init__(self, settings: "Settings") -> None:
+        self.settings = settings
+        self.found: list[str] = []
+        if self._has_right_types():
+            self._check_project()
+            self._check_keys()
+            self._check_choices()
+            self._check_numbers()
+            self._check_cookies()
+            self._check_proxies()
+
+    def _add(self, name: str, remedy: str) -> None:
+        item = self.settings.__dataclass_fields__[name]
+        value = getattr(self.settings, name)
+        shown = "not usable" if item.metadata["secret"] else repr(value)
+        self.found.append(f"{variable_names(item)[0]} is {shown}. {remedy}")
+
+    def _has_right_types(self) -> bool:
+        for item in fields(self.settings):
+            default, value = item.default, getattr(self.settings, item.name)
+            if default is MISSING or default is None:
+                if value is not None and not callable(value):
+                    self._add(item.name, "Use a callable.")
+            elif isinstance(default, bool) or isinstance(value, bool):
+                if not (isinstance(default, bool) and isinstance(value, bool)):
+                    self._add(item.name, f"Use a value like {default!r}.")
+            elif isinstance(default, float) and isinstance(value, (int, float)):
+                continue
+            elif not isinstance(value, type(default)):
+                self._add(item.name, f"Use a value like {default!r}.")
+        return not self.found
+
+    def _check_project(self) -> None:
+        settings = self.settings
+        if not settings.token and settings.enabled:
+            self.found.append(
+                "MIXPANEL_TOKEN is not set. Copy the project token from Mixpanel (Settings → "
+                "Access keys), or set MIXPANEL_ENABLED=0 to switch tracking off."
+            )
+        if settings.token and not _PROJECT_TOKEN.fullmatch(settings.token):
+            self._add("token", "Use the project token as Mixpanel shows it: letters and digits.")
+        if settings.api_host and (remedy := _host_problem(settings.api_url)):
+            self._add("api_host", remedy)
+        account = (settings.service_account_username, settings.service_account_secret)
+        if any(account) and not (all(account) and settings.project_id):
+            self._add(
+                "service_account_username",
+                "A service account needs MIXPANEL_SERVICE_ACCOUNT_USERNAME, "
+                "MIXPANEL_SERVICE_ACCOUNT_SECRET and MIXPANEL_PROJECT_ID; set all three or none.",
+            )
+
+    def _check_keys(self) -> None:
+        keys = self.settings.secret_keys
+        if not keys and self.settings.enabled:
+            self.found.append(
+                "MP_ASGI_SECRET_KEYS is not set. Print a key with `mp-asgi secret` and set it to "
+                "the same value in every process."
+            )
+        for number, key in enumerate(keys, 1):
+            size = len(str(key).encode("utf-8", "replace"))
+            if size < MIN_KEY_BYTES:
+                self.found.append(
+                    f"MP_ASGI_SECRET_KEYS: key {number} of {len(keys)} has {size} bytes. Use at "
+                    f"least {MIN_KEY_BYTES}; `mp-asgi secret` prints one."
+                )
+
+    def _check_choices(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self.settings, name) not in choices:
+                self._add(name, f"Use {' or '.join(choices)}.")
+        try:
+            PolicyVersion.parse(self.settings.consent_version)
+        except ValueError as error:
+            self._add("consent_version", str(error))
+
+    def _check_numbers(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self.settings, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                self._add(name, f"Use a number from {low:g} to {high:g}.")
+
+    def _check_cookies(self) -> None:
+        settings = self.settings
+        for name in ("id_cookie", "consent_cookie"):
+            value = getattr(settings, name)
+            if not _TOKEN.fullmatch(value) or value.startswith(("__Host-", "__Secure-")):
+                self._add(name, "Use a plain cookie name; __Host- is put before it when it may be.")
+        if settings.id_cookie == settings.consent_cookie:
+            self._add("consent_cookie", "Use another name than MP_ASGI_ID_COOKIE.")
+        if settings.consent_header and not _TOKEN.fullmatch(settings.consent_header):
+            self._add("consent_header", "Use a header name.")
+        if settings.cookie_domain and not re.fullmatch(
+            r"\.?[A-Za-z0-9\-]+(\.[A-Za-z0-9\-]+)*", settings.cookie_domain
+        ):
+            self._add("cookie_domain", "Use a host name, as in example.com.")
+        if not re.fullmatch(r"/[!#-+\--:<-~]*", settings.cookie_path):
+            self._add("cookie_path", "Use a path that starts with / and has no ; or space.")
+        if settings.cookie_samesite == "None" and settings.cookie_secure == "off":
+            self._add("cookie_samesite", "SameSite=None needs MP_ASGI_COOKIE_SECURE=on or auto.")
+
+    def _check_proxies(self) -> None:
+        for proxy in self.settings.trusted_proxies:
+            try:
+                ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                self._add("trusted_proxies", "Use addresses or networks, as in 10.0.0.0/8, ::1.")
+
+
+def _host_problem(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return "Use a host name, with a port if it needs one."
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not has_port:
+        return "Use a host name, as in api-eu.mixpanel.com."
+    if parts.path or parts.query or parts.fragment or parts.username or parts.password:
+        return "Use only the host (and port): no path, query or credentials."
+    if not re.fullmatch(r"[A-Za-z0-9.\-:]+", parts.hostname):
+        return "Use a host name, as in api-eu.mixpanel.com."
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        return "Use https; plain http is only for a stand-in on this machine."
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    if host in _LOOPBACK:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

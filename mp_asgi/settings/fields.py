@@ -1,0 +1,279 @@
+"""Say what can be configured: one field is one variable is one keyword argument.
+
+Fields marked secret print masked, and no message quotes one.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Final, Literal
+
+from mp_asgi.errors import SettingsError
+
+from .checks import find_problems, variable_names
+from .environment import read_variables
+from .parsing import PolicyVersion, parse_bool, parse_callable, parse_int, parse_list, parse_seconds
+
+HOSTS: Final = {  # Mixpanel docs: privacy/eu-residency, privacy/in-residency
+    "us": "https://api.mixpanel.com",
+    "eu": "https://api-eu.mixpanel.com",
+    "in": "https://api-in.mixpanel.com",
+}
+
+
+def _setting(
+    default: Any,
+    help_text: str,
+    parse: Callable[[str], Any] = str,
+    *,
+    variables: Sequence[str] = (),
+    is_secret: bool = False,
+) -> Any:
+    metadata = {
+        "help": help_text,
+        "parse": parse,
+        "variables": tuple(variables),
+        "secret": is_secret,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Settings:
+    """Everything that can be configured. Immutable, checked when made.
+
+    Every field is a keyword argument here and a variable in the environment: `MIXPANEL_*` for
+    facts of the Mixpanel project, `MP_ASGI_*` for the behaviour of this package. The table in
+    `docs/configuration.md` is generated from this class.
+
+    Raises:
+        SettingsError: Lists every problem at once, each with variable, value and remedy.
+    """
+
+    token: str = _setting(
+        "",
+        "Project token (Mixpanel: Settings → Access keys).",
+        variables=("MIXPANEL_TOKEN", "MIXPANEL_PROJECT_TOKEN"),
+        is_secret=True,
+    )
+    region: Literal["us", "eu", "in"] = _setting(
+        "us",
+        "Data residency of the project. The wrong one loses every event: `us`, `eu` or `in`.",
+        variables=("MIXPANEL_REGION",),
+    )
+    api_host: str = _setting(
+        "",
+        "Ingestion host instead of the region's, scheme optional. Plain http only on loopback.",
+        variables=("MIXPANEL_API_HOST",),
+    )
+    project_id: str = _setting(
+        "",
+        "Project ID, needed with a service account.",
+        variables=("MIXPANEL_PROJECT_ID",),
+    )
+    service_account_username: str = _setting(
+        "",
+        "Service account to authenticate with instead of the project token.",
+        variables=("MIXPANEL_SERVICE_ACCOUNT_USERNAME",),
+    )
+    service_account_secret: str = _setting(
+        "",
+        "Its secret.",
+        variables=("MIXPANEL_SERVICE_ACCOUNT_SECRET",),
+        is_secret=True,
+    )
+    enabled: bool = _setting(
+        True,
+        "`0` switches everything off: no cookie is read or written, nothing is sent.",
+        parse_bool,
+        variables=("MIXPANEL_ENABLED",),
+    )
+    secret_keys: Sequence[str] = _setting(
+        (),
+        "Keys that sign the cookies, oldest first; the last one signs. At least 32 bytes each "
+        "(`mp-asgi secret` prints one).",
+        parse_list,
+        is_secret=True,
+    )
+    identity: Literal["simplified", "original"] = _setting(
+        "simplified",
+        "The project's ID merge: `simplified` (default since April 2024) or `original`.",
+    )
+    identify_from: Callable[[Any], object] | None = _setting(
+        None,
+        "Callable (or its dotted name) that answers the user ID, `ANONYMOUS` or None for a "
+        "scope or environ, evaluated once when the response starts.",
+        parse_callable,
+    )
+    login_max_age: float = _setting(
+        43_200.0,
+        "How long a user kept in the ID cookie counts after the last `identify` (without "
+        "`identify_from`).",
+        parse_seconds,
+    )
+    consent: Literal["opt-in", "opt-out"] = _setting(
+        "opt-in",
+        "What holds for visitors who have not chosen: `opt-in` or `opt-out`.",
+    )
+    consent_from: Callable[[Any], object] | None = _setting(
+        None,
+        "Callable (or its dotted name) that answers the app's own stored choice for a scope or "
+        "environ: True, False, None or a `StoredConsent`.",
+        parse_callable,
+    )
+    consent_version: str = _setting(
+        "",
+        "Version of your notice, `NAME` or `NAME@TIME`. Grants for another version, or older "
+        "than its time, must be asked for again.",
+    )
+    consent_max_age: float = _setting(
+        180 * 86_400.0,
+        "How long a choice counts before it is asked for again.",
+        parse_seconds,
+    )
+    consent_header: str = _setting(
+        "X-MP-Consent",
+        "Request header that carries the app's own decision: `granted`, `denied` or "
+        "`analytics=granted`. Empty: `granted` is not believed.",
+    )
+    consent_property: bool = _setting(
+        True,
+        "Put the kind of consent and the notice's version on every event as `$mp_asgi_consent` "
+        "and `$mp_asgi_consent_version`.",
+        parse_bool,
+    )
+    honor_gpc: bool = _setting(True, "`Sec-GPC: 1` is a denial.", parse_bool)
+    honor_dnt: bool = _setting(False, "`DNT: 1` is a denial.", parse_bool)
+    id_cookie: str = _setting(
+        "mp_id", "Name of the ID cookie; `__Host-` is put before it when it may be."
+    )
+    consent_cookie: str = _setting(
+        "mp_consent", "Name of the consent cookie; `__Host-` is put before it when it may be."
+    )
+    cookie_domain: str = _setting("", "Domain of both cookies; empty: this host only.")
+    cookie_path: str = _setting("/", "Path of both cookies.")
+    cookie_secure: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "`Secure` on both cookies: `auto` (as the request came), `on` or `off`.",
+    )
+    cookie_samesite: Literal["Lax", "Strict", "None"] = _setting(
+        "Lax",
+        "SameSite of both cookies: `Lax`, `Strict` or `None`.",
+        lambda text: text.capitalize(),
+    )
+    trusted_proxies: Sequence[str] = _setting(
+        (),
+        "Addresses or networks (CIDR) whose `X-Forwarded-Proto` is believed.",
+        parse_list,
+    )
+    outbox: Literal["memory"] = _setting(
+        "memory",
+        "Where accepted events wait for delivery: `memory`.",
+    )
+    outbox_max_messages: int = _setting(
+        100_000,
+        "How many messages may wait; beyond it the newest are dropped and counted.",
+        parse_int,
+    )
+    outbox_max_bytes: int = _setting(
+        100_000_000,
+        "How many bytes may wait.",
+        parse_int,
+    )
+    flush_interval: float = _setting(
+        5.0,
+        "How long events gather before they are sent; a full batch leaves at once.",
+        parse_seconds,
+    )
+    batch_size: int = _setting(2_000, "Messages in a request to Mixpanel, at most 2000.", parse_int)
+    retry_budget: float = _setting(
+        72 * 3_600.0,
+        "How long delivery is tried before a message is buried; also how long a stop mark holds.",
+        parse_seconds,
+    )
+    close_timeout: float = _setting(
+        2.5,
+        "How long a shutdown waits for delivery.",
+        parse_seconds,
+    )
+    strict: bool = _setting(
+        False,
+        "Raise in the request what would be counted and logged. For tests.",
+        parse_bool,
+    )
+
+    def __post_init__(self) -> None:
+        # Lists are a pleasant way to write what is kept as tuples.
+        for name in ("secret_keys", "trusted_proxies"):
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple)):
+                object.__setattr__(self, name, tuple(value))
+        if problems := find_problems(self):
+            raise SettingsError(problems)
+
+    def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing.override is 3.12
+        shown = (f"{item.name}={_shown(item, getattr(self, item.name))}" for item in fields(self))
+        return f"Settings({', '.join(shown)})"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
+        """Read the environment; keyword arguments win over it.
+
+        Surrounding white space is not part of a value, and an empty variable is an unset one,
+        except `MP_ASGI_CONSENT_HEADER`, where empty has a meaning.
+
+        Args:
+            environ: Variables by name; the process's own if None.
+            overrides: Values for fields by name.
+
+        Raises:
+            SettingsError: Lists every problem at once, unknown `MP_ASGI_` names included.
+        """
+        variables = os.environ if environ is None else environ
+        values, problems = read_variables(cls, variables, overrides)
+        try:
+            settings = cls(**values)
+        except SettingsError as error:
+            problems.extend(error.problems)
+            raise SettingsError(problems) from None
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
+        """Read the environment and an app's own configuration, which wins.
+
+        Args:
+            config: Keys named like the variables; text is parsed like a variable, any other
+                value is taken as the field's.
+
+        Raises:
+            SettingsError: Lists every problem at once.
+        """
+        names = {name: item.name for item in fields(cls) for name in variable_names(item)}
+        variables = dict(os.environ)
+        values: dict[str, Any] = {}
+        for key, value in config.items():
+            if isinstance(value, str) and key.startswith(("MIXPANEL_", "MP_ASGI_")):
+                variables[key] = value
+            elif key in names:
+                values[names[key]] = value
+        return cls.from_env(variables, **values)
+
+    @property
+    def api_url(self) -> str:
+        """Scheme and authority that batches go to, without a trailing slash."""
+        if not self.api_host:
+            return HOSTS[self.region]
+        host = self.api_host.rstrip("/")
+        return host if "://" in host else f"https://{host}"
+
+    @property
+    def policy_version(self) -> PolicyVersion:
+        """The notice visitors agree to, from `consent_version`."""
+        return PolicyVersion.parse(self.consent_version)
+
+
+def _shown(item: "Field[Any]", value: object) -> str:
+    return "'**********'" if item.metadata["secret"] and value else repr(value)

@@ -1,0 +1,84 @@
+"""Turn the text of variables into values. Each raises ValueError with the remedy as its message."""
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_WORDS: Final = {"1": True, "true": True, "yes": True, "on": True}
+_WORDS_OFF: Final = {"0": False, "false": False, "no": False, "off": False}
+_VERSION_NAME: Final = re.compile(r"[A-Za-z0-9_\-]{1,32}")
+
+
+def parse_bool(text: str) -> bool:
+    """Read 1, true, yes, on or their opposites."""
+    word = text.lower()
+    if word in _WORDS:
+        return _WORDS[word]
+    if word in _WORDS_OFF:
+        return _WORDS_OFF[word]
+    raise ValueError("Use 1 or 0.")
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Read a comma list; the items keep their order."""
+    return tuple(item.strip() for item in text.split(","))
+
+
+def parse_int(text: str) -> int:
+    """Read a whole number."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError("Use a whole number.")
+    return int(text)
+
+
+def parse_seconds(text: str) -> float:
+    """Read a duration: seconds, or a number with s, m, h or d behind it."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text)
+    if match is None:
+        raise ValueError("Use seconds (5, 0.5) or a number with its unit (30m, 12h, 180d).")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def parse_callable(text: str) -> Callable[..., Any]:
+    """Import a callable by its dotted name, `package.module.name` or `package.module:name`."""
+    module_name, _, attribute = text.replace(":", ".").rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"Use the dotted name of a callable ({error}).") from error
+    if not callable(found):
+        raise ValueError(  # noqa: TRY004  # the variable's text is wrong, not its type
+            "Use the dotted name of a callable; this one is not."
+        )
+    return found  # type: ignore[no-any-return]  # any callable; its answer is checked when it comes
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """The notice that visitors agree to, and the time from which it counts.
+
+    Attributes:
+        name: Written into the consent cookie and on every event; empty without a version.
+        since: Seconds since the epoch; a grant older than this is unknown. 0 without a time.
+    """
+
+    name: str = ""
+    since: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "PolicyVersion":
+        """Read `NAME` or `NAME@TIME`, the time in ISO 8601 (UTC unless it says otherwise)."""
+        name, separator, time_text = text.partition("@")
+        if text and not _VERSION_NAME.fullmatch(name):
+            raise ValueError("Use up to 32 letters, digits, - or _, as in 2026-11@2026-11-01.")
+        if not separator:
+            return cls(name)
+        try:
+            since = datetime.fromisoformat(time_text)
+        except ValueError as error:
+            raise ValueError("Write the time behind @ in ISO 8601, as in 2026-11-01.") from error
+        return cls(name, (since if since.tzinfo else since.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,136 @@
+"""Follow who the visitor of one request is, and why the ID cookie must be written.
+
+RULES section 1. Everything here happens under a grant; the exchange asks first.
+"""
+
+from enum import IntEnum
+
+from .core import Core
+from .identity import MAX_SKEW_SECONDS, IdentityMode, Visitor, mint
+from .jar import Jar
+from .settings import COOKIE_MAX_AGE
+
+LOGIN_REFRESH_SECONDS = 60  # an app may identify on every request: one cookie a minute
+
+
+class Write(IntEnum):
+    """Why a cookie is written, the weakest reason first (RULES section 1, rule 7)."""
+
+    NOTHING = 0
+    LATE = 1
+    PASSIVE = 2
+    ACT = 3
+
+
+def read_visitor(jar: Jar, core: Core, now: float) -> Visitor | None:
+    """Answer who the ID cookie says this is, as far as that still counts."""
+    visitor = jar.visitor
+    if visitor is None or not -MAX_SKEW_SECONDS <= now - visitor.issued <= COOKIE_MAX_AGE:
+        return None
+    if visitor.user_id is None:
+        return visitor
+    settings = core.settings
+    is_login_fresh = -MAX_SKEW_SECONDS <= now - visitor.login_at <= settings.login_max_age
+    if settings.identify_from is None and is_login_fresh:
+        return visitor
+    return visitor.without_user()
+
+
+class Visit:
+    """What changed about the visitor in one request.
+
+    Attributes:
+        visitor: Who it is now; None until somebody needs to know.
+        write: Why the ID cookie must be written.
+        is_unsaved: An ID was minted that no response carries yet.
+        user_id: Who `identify` named in this request, granted or not.
+        is_identified: `identify` or `reset` was called: `identify_from` is not asked.
+    """
+
+    __slots__ = (
+        "_core",
+        "_has_new_device",
+        "_jar",
+        "is_identified",
+        "is_unsaved",
+        "user_id",
+        "visitor",
+        "write",
+    )
+
+    def __init__(self, core: Core, jar: Jar, visitor: Visitor | None) -> None:
+        self._core = core
+        self._jar = jar
+        self._has_new_device = False
+        self.visitor = visitor
+        self.write = Write.NOTHING
+        self.is_unsaved = False
+        self.user_id: str | None = None
+        self.is_identified = False
+
+    def current(self) -> Visitor:
+        """Answer who this is: as the cookie says, or newly minted."""
+        visitor = self.visitor
+        if visitor is None:
+            visitor = self.visitor = self.known() or self._mint(Write.PASSIVE)
+        return visitor
+
+    def known(self) -> Visitor | None:
+        """Answer who this is without minting."""
+        if self.visitor is not None or self._has_new_device:
+            return self.visitor
+        return read_visitor(self._jar, self._core, self._core.clock())
+
+    def bind(self, user_id: str, write: Write) -> bool:
+        """Make the user the visitor's. Return whether the device ID met its first user.
+
+        A device that another user marked is left behind: A never meets U2.
+        """
+        visitor = self.current()
+        if not visitor.is_owned_by(user_id):
+            visitor = self.visitor = self._mint(write)
+        now = int(self._core.clock())
+        is_first = not visitor.owner_mark
+        is_new_login = visitor.user_id != user_id or now - visitor.login_at >= LOGIN_REFRESH_SECONDS
+        keeps_user = self._core.settings.identify_from is None
+        if is_first or (keeps_user and is_new_login):
+            self.write = max(self.write, write)
+        if is_first or is_new_login:
+            self.visitor = visitor.with_user(user_id, now)
+        return is_first
+
+    def reset(self, *, new_device: bool | None, is_known: bool) -> None:
+        """Forget the user; take a new device ID in simplified mode or where asked to.
+
+        Args:
+            new_device: None leaves it to the mode.
+            is_known: False without a grant: the cookie stays, and only a grant later in this
+                request starts anew.
+        """
+        is_simplified = self._core.mode is IdentityMode.SIMPLIFIED
+        is_new = is_simplified if new_device is None else new_device
+        visitor = self.known() if is_known else None
+        if visitor is None:
+            self._has_new_device = self._has_new_device or is_new
+        elif is_new:
+            self.renew(Write.ACT)
+        else:
+            self.visitor = visitor.without_user()
+            self.write = Write.ACT
+
+    def renew(self, write: Write) -> None:
+        """Take a new device ID."""
+        self._has_new_device = True
+        self.visitor = self._mint(write)
+
+    def end(self, write: Write) -> None:
+        """Be nobody any more: the ID cookie is to be deleted."""
+        self.visitor = None
+        self._has_new_device = True
+        self.is_unsaved = False
+        self.write = write
+
+    def _mint(self, write: Write) -> Visitor:
+        self.write = max(self.write, write)
+        self.is_unsaved = True
+        return mint(self._core.random_bytes, self._core.clock())

@@ -1,0 +1,161 @@
+"""Open the WSGI door: translate environ and start_response; the exchange decides.
+
+The same functions as in `asgi.py`, in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .analytics import Analytics
+from .exchange import Phase
+from .tracker import SCOPE_KEY, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from .settings import Settings
+
+    ExceptionInfo = (
+        tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+    )
+
+
+class MixpanelWSGIMiddleware:
+    """Give every request of a WSGI app a tracker.
+
+    Without arguments it is configured by the environment.
+
+    Args:
+        app: Any WSGI application.
+        settings: Instead of the environment.
+        analytics: Share one assembly between several middlewares.
+        overrides: Fields of `Settings`.
+
+    Raises:
+        SettingsError: The settings cannot be used; the server does not start.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        settings: Settings | None = None,
+        *,
+        analytics: Analytics | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.app = app
+        self.analytics = analytics or Analytics(settings, **overrides)
+        self._core = self.analytics.core
+        self._clock = self._core.clock
+        self._read_head = self._core.heads.read_wsgi
+        self._environ_keys = self._core.heads.environ_keys
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        if SCOPE_KEY in environ:
+            return self._serve_nested(environ, start_response)
+        values = (self._clock(), tuple(map(environ.get, self._environ_keys)))
+        tracker = environ[SCOPE_KEY] = Tracker(self._core, self._read_head, values)
+
+        def start_with_cookies(
+            status: str,
+            headers: list[tuple[str, str]],
+            exc_info: ExceptionInfo | None = None,
+            /,
+        ) -> Callable[[bytes], object]:
+            headers = _start(tracker, environ, status, headers)
+            if exc_info is None:
+                return start_response(status, headers)
+            return start_response(status, headers, exc_info)
+
+        try:
+            body = self.app(environ, start_with_cookies)
+        except BaseException:
+            _close(tracker, environ)
+            raise
+        return _close_after(body, tracker, environ)
+
+    def _serve_nested(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Pass through below ourselves; another project's tracker holds for the inner call."""
+        outer: Tracker = environ[SCOPE_KEY]
+        if outer.core.settings == self._core.settings:
+            return self.app(environ, start_response)
+        try:
+            del environ[SCOPE_KEY]
+            body = self(environ, start_response)
+        except BaseException:
+            environ[SCOPE_KEY] = outer
+            raise
+        if isinstance(body, _Body):
+            body.outer = outer  # its generator still runs for the inner project
+        else:
+            environ[SCOPE_KEY] = outer
+        return body
+
+
+def _start(
+    tracker: Tracker, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Run the seam at the response's start. Answer the headers with our cookies."""
+    tracker.phase = Phase.STARTED
+    exchange = tracker.exchange
+    if exchange is None or not exchange.begin_response(environ):
+        return headers
+    code = int(status[:3]) if status[:3].isdigit() else 200
+    try:
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    except UnicodeEncodeError:
+        return headers  # the server will refuse these headers, as it would without us
+    written = exchange.write_headers(code, raw)
+    if written is None:
+        return headers
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in written]
+
+
+def _close(tracker: Tracker, environ: WSGIEnvironment) -> None:
+    tracker.phase = Phase.CLOSED
+    if tracker.exchange is not None:
+        tracker.exchange.close(environ)
+
+
+def _close_after(
+    body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment
+) -> Iterable[bytes]:
+    """Hand over when the body is complete, without changing what the server sees of it."""
+    file_wrapper = environ.get("wsgi.file_wrapper")
+    is_file = isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
+    if is_file or hasattr(body, "__len__"):
+        # Servers look at the length and the type of these; the app has done its work.
+        _close(tracker, environ)
+        return body
+    return _Body(body, tracker, environ)
+
+
+class _Body:
+    """A body whose `close` also finishes the request. Iterating it costs nothing."""
+
+    __slots__ = ("_body", "_environ", "_tracker", "outer")
+
+    def __init__(self, body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment) -> None:
+        self._body = body
+        self._tracker = tracker
+        self._environ = environ
+        self.outer: Tracker | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            _close(self._tracker, self._environ)
+            if self.outer is not None:
+                self._environ[SCOPE_KEY] = self.outer

@@ -1,0 +1,48 @@
+import pytest
+
+from mp_asgi.delivery.outbox import memory
+from mp_asgi.delivery.outbox.base import Outbox, Refusal
+from mp_asgi.delivery.outbox.memory import MemoryOutbox
+from mp_asgi.settings import Settings
+from tests.delivery.outbox.contract import OutboxContract, take
+from tests.support import NOW, make_entry, make_settings
+
+
+class TestMemoryOutbox(OutboxContract):
+    def make(self, settings: Settings) -> Outbox:
+        return MemoryOutbox(settings)
+
+    def test_the_oldest_dead_letters_are_given_up(self, outbox):
+        many = [f"n{number}" for number in range(memory.MAX_DEAD_LETTERS + 1)]
+        outbox.put([make_entry(*many)], NOW)
+        (leased,) = take(outbox)
+
+        outbox.bury(leased.id, [Refusal(index, "expired", "") for index in range(len(many))], NOW)
+
+        assert len(outbox.dead()) == memory.MAX_DEAD_LETTERS
+        assert outbox.dead()[0].message.name == "n1"
+
+    def test_the_oldest_stop_marks_are_given_up(self, outbox):
+        keys = [b"%d" % number for number in range(memory.MAX_STOP_MARKS + 1)]
+
+        outbox.forget(keys, NOW)
+
+        assert outbox.put([make_entry("a", device=b"0")], NOW).stored == 1
+        assert outbox.put([make_entry("a", device=b"1")], NOW).stopped == 1
+
+    def test_what_is_gone_leaves_nothing_behind(self, outbox):
+        outbox.put([make_entry("a", "b", user=b"user"), make_entry("c")], NOW)
+        outbox.split(take(outbox)[0].id)
+
+        outbox.ack([item.id for item in take(outbox, NOW + 60)])
+
+        assert outbox._by_key == {}
+
+    @pytest.mark.parametrize("depth", [10, 20_000])
+    def test_a_split_of_the_first_entry_moves_no_others(self, outbox, depth):
+        outbox = MemoryOutbox(make_settings())
+        outbox.put([make_entry("a", "b")] + [make_entry("c")] * depth, NOW)
+
+        outbox.split(0)
+
+        assert [item.id for item in take(outbox, max_messages=3)] == [0, 1, 2]

@@ -1,0 +1,500 @@
+import logging
+from typing import Any
+
+import pytest
+
+from mp_asgi.delivery.counters import Counters
+from mp_asgi.delivery.outbox.memory import MemoryOutbox
+from mp_asgi.delivery.pump import MAX_COMPLAINTS, MAX_WAIT_SECONDS, Batch, Pump, Send, Wait
+from mp_asgi.delivery.transport import Reply
+from mp_asgi.errors import Unavailable
+from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Entry
+from tests.support import NOW, json_reply, make_entry, make_settings, success
+
+PEOPLE = Endpoint.PEOPLE
+REFUSED = Reply(400, b"no")
+PROFILE_REFUSED = json_reply(200, {"error": "$token, missing or empty", "status": 0})
+REFUSED_CONNECTION = Unavailable("cannot be reached", is_sent=False)
+LOST = Unavailable("gave no reply", is_sent=True)
+
+
+class Bench:
+    """A pump with its outbox; `send` takes the step that must be a Send."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = NOW
+        self.settings = make_settings(**settings)
+        self.outbox = MemoryOutbox(self.settings)
+        self.counters = Counters()
+        self.pump = Pump(self.outbox, self.settings, self.counters, lambda: 0.5)
+
+    def put(self, *entries: Entry) -> None:
+        self.outbox.put(entries, self.now)
+
+    def step(self, *, is_flushing: bool = True) -> Send | Wait:
+        return self.pump.next_step(self.now, is_flushing=is_flushing)
+
+    def send(self, *, is_flushing: bool = True) -> Batch:
+        step = self.step(is_flushing=is_flushing)
+        assert isinstance(step, Send), step
+        return step.batch
+
+    def wait(self, *, is_flushing: bool = True) -> float:
+        step = self.step(is_flushing=is_flushing)
+        assert isinstance(step, Wait), step
+        return step.seconds
+
+    def exchange(self, reply: Reply | None = None) -> list[str]:
+        batch = self.send()
+        reply = reply or success(batch.endpoint, len(batch.messages))
+        self.pump.receive(batch, reply, self.now)
+        return names(batch)
+
+    def drain(self, bad: str, reply: Reply) -> list[list[str]]:
+        """Send until nothing waits; every batch with the bad message is refused."""
+        sent = []
+        while self.outbox.stats().depth:
+            batch = self.send()
+            sent.append(names(batch))
+            answer = reply if bad in names(batch) else success(batch.endpoint)
+            self.pump.receive(batch, answer, self.now)
+        return sent
+
+    def dead(self) -> list[tuple[str, str]]:
+        return [(letter.message.name, letter.reason) for letter in self.outbox.dead()]
+
+
+def names(batch: Batch) -> list[str]:
+    return [message.name for message in batch.messages]
+
+
+def test_an_empty_outbox_lets_the_driver_sleep():
+    assert Bench().wait() == MAX_WAIT_SECONDS
+
+
+def test_a_batch_gathers_for_the_flush_interval():
+    bench = Bench(flush_interval=5.0)
+    bench.put(make_entry("a"))
+    bench.now += 2
+    bench.put(make_entry("b"))
+
+    assert bench.wait(is_flushing=False) == 3
+    bench.now += 3
+    assert names(bench.send(is_flushing=False)) == ["a", "b"]
+
+
+def test_a_batch_full_of_messages_leaves_at_once():
+    bench = Bench(batch_size=3)
+    bench.put(make_entry("a", "b"), make_entry("c"), make_entry("d"))
+
+    assert names(bench.send(is_flushing=False)) == ["a", "b", "c"]
+
+
+def test_a_batch_full_of_bytes_leaves_at_once():
+    bench = Bench()
+    bench.put(*(make_entry(name, size_bytes=900_000) for name in "abc"))
+
+    batch = bench.send(is_flushing=False)
+
+    assert names(batch) == ["a", "b"]
+    assert len(batch.body()) <= MAX_BATCH_BYTES
+
+
+def test_a_batch_renders_the_frozen_bytes_as_one_array():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("b"))
+
+    assert bench.send().body() == b'[{"event":"a","fill":""},{"event":"b","fill":""}]'
+
+
+def test_a_clock_set_back_does_not_keep_a_batch():
+    bench = Bench()
+    bench.put(make_entry("a"))
+    bench.now -= 3600
+
+    assert names(bench.send(is_flushing=False)) == ["a"]
+
+
+def test_endpoints_are_served_in_turn():
+    bench = Bench(batch_size=1)
+    bench.put(*(make_entry(name) for name in "abc"))
+    bench.put(*(make_entry(name, endpoint=PEOPLE) for name in "pq"))
+    bench.put(make_entry("g", endpoint=Endpoint.GROUPS))
+
+    sent = [bench.exchange()[0] for _ in range(6)]
+
+    assert sent == ["a", "p", "g", "b", "q", "c"]
+
+
+def test_an_entry_beyond_the_batch_size_is_split_before_it_leaves():
+    bench = Bench(batch_size=2)
+    bench.put(make_entry("a", "b", "c", "d", "e"))
+
+    assert [bench.exchange() for _ in range(3)] == [["a", "b"], ["c"], ["d", "e"]]
+
+
+def test_an_entry_beyond_the_bytes_of_a_request_is_split_before_it_leaves():
+    bench = Bench()
+    bench.put(make_entry("a", "b", "c", size_bytes=800_000))
+
+    assert [bench.exchange() for _ in range(2)] == [["a"], ["b", "c"]]
+
+
+def test_a_success_is_delivered():
+    bench = Bench()
+    bench.put(make_entry("a", "b"))
+
+    bench.exchange()
+
+    assert bench.counters.snapshot().delivered == 2
+    assert bench.outbox.stats().depth == 0
+
+
+def test_a_batch_that_was_forgotten_in_flight_counts_nowhere_again():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("b", device=b"other"))
+    batch = bench.send()
+    bench.outbox.forget([b"device"], NOW)
+
+    bench.pump.receive(batch, success(Endpoint.EVENTS, 2), NOW)
+
+    assert bench.counters.snapshot().delivered == 1
+
+
+def test_a_burial_of_what_was_forgotten_in_flight_counts_nowhere_again():
+    bench = Bench()
+    bench.put(make_entry("a"))
+    batch = bench.send()
+    bench.outbox.forget([b"device"], NOW)
+
+    bench.pump.receive(batch, REFUSED, NOW)
+
+    assert (bench.counters.snapshot().buried, bench.dead()) == (0, [])
+
+
+def test_a_400_buries_exactly_what_it_names():
+    bench = Bench()
+    bench.put(make_entry("a", "b"), make_entry("c"), make_entry("d", "e"))
+    records = [{"index": index, "field": "f", "message": "m"} for index in (1, 3, 4)]
+
+    bench.exchange(json_reply(400, {"failed_records": records}))
+
+    assert bench.dead() == [(name, "rejected") for name in "bde"]
+    assert bench.outbox.dead()[0].reply == "f: m"
+    stats = bench.counters.snapshot()
+    assert (stats.delivered, stats.buried, bench.outbox.stats().depth) == (2, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reply"),
+    [
+        pytest.param(Endpoint.EVENTS, REFUSED, id="unreadable-400"),
+        pytest.param(PEOPLE, PROFILE_REFUSED, id="status-zero"),
+    ],
+)
+@pytest.mark.parametrize("bad", list("aehi"))
+def test_a_refusal_without_a_culprit_is_halved_down_to_it(endpoint, reply, bad):
+    bench = Bench()
+    bench.put(*(make_entry(name, endpoint=endpoint) for name in "abcde"))
+    bench.put(make_entry(*"fghi", endpoint=endpoint))
+
+    sent = bench.drain(bad, reply)
+
+    assert bench.dead() == [(bad, "rejected")]
+    assert bench.outbox.dead()[0].reply == reply.body.decode()
+    assert bench.counters.snapshot().delivered == 8
+    delivered = [name for batch in sent if bad not in batch for name in batch]
+    assert sorted([*delivered, bad]) == list("abcdefghi")
+
+
+def test_a_halved_batch_leaves_without_gathering_again():
+    bench = Bench()
+    bench.put(*(make_entry(name) for name in "abcd"))
+    bench.exchange(REFUSED)
+
+    assert names(bench.send(is_flushing=False)) == ["a", "b"]
+
+
+def test_batches_widen_again_after_the_culprit():
+    bench = Bench(batch_size=4)
+    bench.put(*(make_entry(name) for name in "abcdefghijk"))
+
+    sent = bench.drain("a", REFUSED)
+
+    assert sent == [list("abcd"), ["a", "b"], ["a"], ["b"], ["c", "d"], list("efgh"), list("ijk")]
+
+
+def test_a_second_lone_refusal_in_a_row_slows_down():
+    bench = Bench(batch_size=1)
+    bench.put(*(make_entry(name) for name in "abcd"))
+
+    assert [bench.exchange(REFUSED), bench.exchange(REFUSED)] == [["a"], ["b"]]
+    assert bench.wait() == 1
+    bench.now += 1
+    bench.exchange(REFUSED)
+    assert bench.wait() == 2
+
+
+def test_a_lone_refusal_after_a_success_does_not_slow_down():
+    bench = Bench(batch_size=1)
+    bench.put(*(make_entry(name) for name in "abcd"))
+
+    bench.exchange(REFUSED)
+    bench.exchange()
+    bench.exchange(REFUSED)
+
+    assert bench.exchange() == ["d"]
+
+
+def test_a_413_is_halved_by_bytes():
+    bench = Bench()
+    bench.put(*(make_entry(name, size_bytes=1000) for name in "abcd"))
+    bench.exchange(Reply(413, b""))
+
+    assert bench.exchange() == ["a", "b"]
+    assert bench.exchange() == ["c", "d"]
+
+
+def test_a_413_splits_a_single_entry_and_buries_a_single_message():
+    bench = Bench()
+    bench.put(make_entry("a", "b", size_bytes=1000))
+    bench.exchange(Reply(413, b""))
+    bench.exchange(Reply(413, b"request exceeds max limit"))
+    bench.exchange()
+
+    assert bench.dead() == [("a", "too_large")]
+    assert bench.counters.snapshot().delivered == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_a_wrong_door_stops_loudly_and_keeps(status, caplog):
+    bench = Bench(retry_budget=3600.0)
+    bench.put(make_entry("a", at=NOW - 7200))
+
+    bench.exchange(Reply(status, b"Invalid\r\ncredentials"))
+    assert bench.wait() == 60
+    bench.now += 60
+    bench.exchange(Reply(status, b"Invalid credentials"))
+
+    assert bench.outbox.stats().depth == 1
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert f"status {status} (Invalid  credentials)" in record.message
+    assert "MIXPANEL_TOKEN" in record.message
+    assert "MIXPANEL_REGION" in record.message
+
+
+def test_a_door_that_opens_again_is_announced(caplog):
+    bench = Bench()
+    bench.put(make_entry("a"))
+    bench.exchange(Reply(401, b""))
+    bench.now += 60
+    caplog.clear()
+
+    bench.exchange()
+
+    assert caplog.messages == ["Mixpanel takes /import again, after 1 failed requests."]
+    assert bench.counters.snapshot().delivered == 1
+
+
+def test_a_blocked_endpoint_does_not_hold_up_the_others():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("p", endpoint=PEOPLE))
+
+    bench.exchange(Reply(401, b""))
+
+    assert bench.exchange() == ["p"]
+
+
+def test_a_busy_host_is_retried_after_a_pause():
+    bench = Bench()
+    bench.put(make_entry("a", "b"))
+
+    bench.exchange(Reply(503, b""))
+
+    assert bench.wait() == 1
+    bench.now += 1
+    assert bench.send().leased[0].attempts == 1
+    assert bench.counters.snapshot().retried == 2
+
+
+def test_each_failure_in_a_row_doubles_the_pause():
+    bench = Bench()
+    bench.put(make_entry("a"))
+    pauses = []
+
+    for _ in range(3):
+        bench.exchange(Reply(500, b""))
+        pauses.append(bench.wait())
+        bench.now += pauses[-1]
+
+    assert pauses == [1, 2, 4]
+
+
+def test_retry_after_is_obeyed_as_a_minimum():
+    bench = Bench()
+    bench.put(make_entry("a"))
+
+    bench.exchange(json_reply(429, {}, retry_after="30"))
+
+    assert bench.wait() == 30
+
+
+def test_a_refused_connection_keeps_everything_and_rests_the_whole_host():
+    bench = Bench()
+    bench.put(make_entry("add", endpoint=PEOPLE, is_repeatable=False), make_entry("a"))
+    batch = bench.send()
+
+    bench.pump.fail(batch, REFUSED_CONNECTION, NOW)
+
+    assert bench.wait() == 1
+    assert bench.outbox.stats().depth == 2
+
+
+def test_an_answer_on_one_endpoint_ends_the_rest_of_the_host():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("p", endpoint=PEOPLE))
+    bench.pump.fail(bench.send(), REFUSED_CONNECTION, NOW)
+    bench.now += 1
+    bench.pump.fail(bench.send(), REFUSED_CONNECTION, bench.now)
+    bench.now += 2
+
+    bench.exchange()
+    bench.put(make_entry("g", endpoint=Endpoint.GROUPS))
+    bench.pump.fail(bench.send(), REFUSED_CONNECTION, bench.now)
+
+    assert bench.pump._host.remaining(bench.now) == 1
+
+
+@pytest.mark.parametrize("endpoint", list(Endpoint))
+def test_a_lost_answer_repeats_what_is_repeatable(endpoint):
+    bench = Bench()
+    bench.put(make_entry("set", endpoint=endpoint))
+
+    bench.pump.fail(bench.send(), LOST, NOW)
+    bench.now += 60
+
+    assert names(bench.send()) == ["set"]
+
+
+def test_a_lost_answer_buries_what_would_count_twice():
+    bench = Bench()
+    bench.put(make_entry("add", endpoint=PEOPLE, is_repeatable=False))
+    bench.put(make_entry("set", endpoint=PEOPLE))
+
+    bench.pump.fail(bench.send(), LOST, NOW)
+
+    assert bench.dead() == [("add", "answer_lost")]
+    assert bench.outbox.stats().depth == 1
+
+
+@pytest.mark.parametrize("is_repeatable", [True, False])
+def test_an_answer_that_is_not_mixpanels_is_a_lost_one(is_repeatable):
+    bench = Bench()
+    bench.put(make_entry("p", endpoint=PEOPLE, is_repeatable=is_repeatable))
+
+    bench.exchange(Reply(200, b"<html>"))
+
+    assert bench.outbox.stats().depth == is_repeatable
+    assert bench.dead() == [("p", "answer_lost")] * (not is_repeatable)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_answer_is_an_answer_even_for_what_would_count_twice(status):
+    bench = Bench()
+    bench.put(make_entry("add", endpoint=PEOPLE, is_repeatable=False))
+
+    bench.exchange(Reply(status, b""))
+    bench.now += 60
+
+    assert names(bench.send()) == ["add"]
+
+
+def test_a_message_that_would_count_twice_travels_alone():
+    bench = Bench()
+    bench.put(make_entry("p", endpoint=PEOPLE))
+    bench.put(make_entry("q", "r", "s", endpoint=PEOPLE, is_repeatable=False))
+
+    assert [bench.exchange() for _ in range(4)] == [["p"], ["q"], ["r"], ["s"]]
+
+
+def test_halving_never_repeats_what_would_count_twice():
+    bench = Bench()
+    bench.put(make_entry("p", "bad", endpoint=PEOPLE))
+    bench.put(make_entry("add", "bad", endpoint=PEOPLE, is_repeatable=False))
+
+    sent = bench.drain("bad", PROFILE_REFUSED)
+
+    assert sum("add" in batch for batch in sent) == 1
+
+
+def test_what_is_older_than_the_retry_budget_is_buried_at_a_failure():
+    bench = Bench(retry_budget=3600.0)
+    bench.put(make_entry("old", at=NOW - 3600.1), make_entry("young", at=NOW - 3600))
+
+    bench.exchange(Reply(503, b"busy"))
+
+    assert bench.dead() == [("old", "expired")]
+    assert bench.outbox.dead()[0].reply == "busy"
+    assert bench.outbox.stats().depth == 1
+
+
+def test_profile_updates_keep_their_order_through_a_failure():
+    bench = Bench(batch_size=1)
+    bench.put(*(make_entry(name, endpoint=PEOPLE) for name in "pqr"))
+
+    bench.exchange(Reply(503, b""))
+    bench.now += 60
+
+    assert [bench.exchange()[0] for _ in range(3)] == ["p", "q", "r"]
+
+
+def test_a_failure_that_repeats_is_logged_once(caplog):
+    bench = Bench()
+    bench.put(make_entry("a"))
+
+    for error in (LOST, REFUSED_CONNECTION):
+        bench.pump.fail(bench.send(), error, bench.now)
+        bench.now += 60
+
+    assert caplog.messages == ["Sending to /import failed and is tried again: gave no reply."]
+
+
+def test_a_log_line_names_no_property_and_holds_no_control_character(caplog):
+    bench = Bench()
+    bench.put(make_entry("a\nb"))
+
+    bench.exchange(Reply(400, b"secret\x1b[31m"))
+
+    (text,) = caplog.messages
+    assert "the first a b: rejected" in text
+    assert "secret" not in text
+
+
+def test_burials_of_one_kind_are_logged_once_and_all_kinds_are_bounded(caplog):
+    bench = Bench(batch_size=1)
+    many = [f"n{number}" for number in range(MAX_COMPLAINTS + 1)]
+    bench.put(*(make_entry(name) for name in ["n0", *many]))
+
+    for _ in range(len(many) + 1):
+        bench.exchange(REFUSED)
+        bench.now += 60
+
+    assert len(caplog.messages) == MAX_COMPLAINTS
+    assert bench.counters.snapshot().buried == len(many) + 1
+
+
+def test_a_lease_that_finds_nothing_lets_the_others_go():
+    class Elsewhere(MemoryOutbox):
+        """Another process takes what the backlog showed."""
+
+        def lease(self, endpoint, now, **limits):
+            return [] if endpoint is Endpoint.EVENTS else super().lease(endpoint, now, **limits)
+
+    bench = Bench()
+    outbox = Elsewhere(bench.settings)
+    outbox.put([make_entry("a"), make_entry("p", endpoint=PEOPLE)], NOW)
+    step = Pump(outbox, bench.settings, bench.counters).next_step(NOW, is_flushing=True)
+
+    assert isinstance(step, Send)
+    assert step.batch.endpoint is PEOPLE

@@ -1,0 +1,487 @@
+import atexit
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from mp_asgi.delivery import worker as worker_module
+from mp_asgi.delivery.counters import Counters, Stats
+from mp_asgi.delivery.outbox.memory import MemoryOutbox
+from mp_asgi.delivery.transport import Reply
+from mp_asgi.delivery.worker import Worker
+from mp_asgi.errors import Unavailable
+from mp_asgi.events import Endpoint, Entry, Stop
+from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, make_entry, make_settings
+
+Item = Sequence[Entry]
+
+
+class Bench:
+    def __init__(self, transport: RecordingTransport, **settings: Any) -> None:
+        self.transport = transport
+        self.clock = FakeClock()
+        self.counters = Counters()
+        self.rendering = threading.Event()
+        self.may_render = threading.Event()
+        self.may_render.set()
+        self.settings = make_settings(**settings)
+        self.worker: Worker[Item] = Worker(
+            outbox_factory=lambda: MemoryOutbox(self.settings),
+            transport_factory=lambda: self.transport,
+            render=self.render,
+            counters=self.counters,
+            settings=self.settings,
+            clock=self.clock,
+        )
+
+    def render(self, item: Item) -> Item:
+        self.rendering.set()
+        assert self.may_render.wait(TIMEOUT)
+        return item
+
+    def submit(self, *names: str, is_identity: bool = False, **flags: Any) -> None:
+        entry = make_entry(*names, is_identity=is_identity, **flags)
+        self.worker.submit([entry], len(names), is_identity=is_identity)
+
+    def sent(self) -> list[str]:
+        return [message["event"] for message in self.transport.messages]
+
+    def stats(self) -> Stats:
+        stats = self.worker.stats()
+        assert stats.accepted == (
+            stats.delivered + stats.waiting + stats.buried + sum(stats.dropped.values())
+        )
+        return stats
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Bench]]:
+    """Make benches whose threads end with the test."""
+    benches: list[Bench] = []
+
+    def make(transport: RecordingTransport | None = None, **settings: Any) -> Bench:
+        benches.append(Bench(transport or RecordingTransport(), **settings))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.may_render.set()
+        bench.worker.close(0)
+        atexit.unregister(bench.worker._exit_hook)
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("mp-asgi")}
+
+
+def test_nothing_starts_before_the_first_submit(start):
+    before = threads()
+    bench = start()
+
+    assert bench.worker.flush(0)
+    assert bench.worker.close(0)
+    assert threads() <= before
+    assert bench.stats() == Stats()
+
+
+def test_a_flush_delivers_what_was_submitted(start):
+    bench = start(flush_interval=3600.0)
+    bench.submit("a", "b")
+    bench.submit("c")
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["a", "b", "c"]
+    assert (bench.stats().accepted, bench.stats().delivered) == (3, 3)
+
+
+def test_a_full_batch_leaves_without_a_flush(start):
+    bench = start(batch_size=2, flush_interval=3600.0)
+    bench.submit("a", "b")
+
+    assert bench.transport.is_sending.wait(TIMEOUT)
+    assert bench.sent() == ["a", "b"]
+
+
+def test_what_is_submitted_counts_as_waiting_at_once(start):
+    bench = start()
+    bench.may_render.clear()
+    bench.submit("a", "b")
+    assert bench.rendering.wait(TIMEOUT)
+    bench.submit("c")
+
+    assert (bench.stats().accepted, bench.stats().waiting) == (3, 3)
+
+
+def test_a_flush_ends_at_its_deadline_while_rendering(start):
+    bench = start()
+    bench.may_render.clear()
+    bench.submit("a")
+
+    assert not bench.worker.flush(0.01)
+
+
+def test_a_silent_mixpanel_ends_a_flush_at_its_deadline_and_delays_no_storing(start):
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate), batch_size=1)
+    bench.submit("a")
+    assert bench.transport.is_sending.wait(TIMEOUT)
+    bench.submit("b")
+
+    assert not bench.worker.flush(0.05)
+    assert bench.worker._home.outbox.stats().depth == 2
+    gate.set()
+    assert bench.worker.flush(TIMEOUT)
+
+
+def test_a_flush_counts_what_is_buried_as_settled(start):
+    bench = start(RecordingTransport([Reply(400, b"no")]))
+    bench.submit("a")
+
+    assert bench.worker.flush(TIMEOUT)
+    assert [letter.message.name for letter in bench.worker.dead()] == ["a"]
+    assert bench.stats().buried == 1
+
+
+def test_a_stop_ends_a_flush_that_waits_for_what_it_forgets(start):
+    bench = start(RecordingTransport([Unavailable("no", is_sent=False)]))
+    bench.submit("a")
+    flushed: list[bool] = []
+    flusher = threading.Thread(target=lambda: flushed.append(bench.worker.flush(TIMEOUT)))
+    flusher.start()
+    assert bench.transport.is_sending.wait(TIMEOUT)
+
+    bench.worker.submit(Stop([b"device"], NOW))
+    flusher.join(TIMEOUT)
+
+    assert flushed == [True]
+    assert bench.stats().dropped == {"stopped": 1}
+
+
+def test_nothing_tracked_before_a_stop_leaves_after_it(start):
+    bench = start(flush_interval=3600.0)
+    bench.submit("before")
+    bench.worker.submit(Stop([b"device"], NOW))
+    bench.submit("late")
+    bench.submit("after", at=NOW + 1)
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["after"]
+    assert bench.stats().dropped == {"stopped": 2}
+
+
+def test_a_full_intake_drops_the_newest_but_no_identity_and_no_stop(start, caplog):
+    bench = start(outbox_max_messages=3)
+    bench.may_render.clear()
+    bench.submit("first")
+    assert bench.rendering.wait(TIMEOUT)
+
+    bench.submit("a", "b")
+    for name in ("c", "d"):
+        bench.submit(name, "too")
+    bench.submit("e")
+    bench.submit("$identify", is_identity=True, at=NOW + 1)
+    bench.worker.submit(Stop([b"device"], NOW))
+    bench.may_render.set()
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.stats().dropped["overflow"] == 4
+    assert "$identify" in bench.sent()
+    assert len([text for text in caplog.messages if "intake is full" in text]) == 1
+
+
+def test_many_threads_lose_nothing(start):
+    bench = start(batch_size=100)
+
+    def submit() -> None:
+        for _ in range(500):
+            bench.submit("a")
+
+    submitters = [threading.Thread(target=submit) for _ in range(8)]
+    for thread in submitters:
+        thread.start()
+    for thread in submitters:
+        thread.join(TIMEOUT)
+
+    assert bench.worker.flush(TIMEOUT)
+    assert len(bench.sent()) == bench.stats().delivered == 4000
+
+
+def test_many_first_submits_start_one_pair_of_threads(start):
+    before = threads()
+    bench = start()
+    barrier = threading.Barrier(8)
+
+    def submit() -> None:
+        barrier.wait(TIMEOUT)
+        bench.submit("a")
+
+    submitters = [threading.Thread(target=submit) for _ in range(8)]
+    for thread in submitters:
+        thread.start()
+    for thread in submitters:
+        thread.join(TIMEOUT)
+
+    assert len(threads() - before) == 2
+
+
+def test_a_start_that_another_thread_has_made_is_enough(start):
+    bench = start()
+    bench.submit("a")
+
+    assert bench.worker._start()
+    assert bench.worker.flush(TIMEOUT)
+
+
+def test_close_delivers_and_ends_the_threads(start):
+    before = threads()
+    bench = start()
+    bench.submit("a")
+
+    assert bench.worker.close(TIMEOUT)
+    assert bench.sent() == ["a"]
+    assert bench.transport.closed.is_set()
+    assert threads() <= before
+
+
+def test_a_closed_worker_starts_again(start):
+    bench = start()
+    for name in "abc":
+        bench.submit(name)
+        assert bench.worker.close(TIMEOUT)
+
+    assert bench.sent() == ["a", "b", "c"]
+    assert bench.stats().delivered == 3
+
+
+def test_close_keeps_what_it_cannot_deliver_and_says_how_much(start, caplog):
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate))
+    bench.submit("a", "b")
+
+    assert not bench.worker.close(0.05)
+    assert caplog.messages == ["Closed with 2 messages not delivered yet."]
+    assert bench.stats().waiting == 2
+    gate.set()
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.stats().delivered == 2
+
+
+def test_what_arrives_while_closing_is_delivered_too(start):
+    class Busy(RecordingTransport):
+        def send(self, endpoint: Endpoint, body: bytes) -> Reply:
+            if not self.sent:
+                bench.submit("late")
+            return super().send(endpoint, body)
+
+    bench = start(Busy())
+    bench.submit("a")
+
+    assert bench.worker.close(TIMEOUT)
+    assert bench.sent() == ["a", "late"]
+
+
+def test_a_closed_worker_is_not_kept_alive(start):
+    bench = Bench(RecordingTransport())
+    bench.submit("a")
+    assert bench.worker.close(TIMEOUT)
+    reference = weakref.ref(bench.worker)
+    hook = bench.worker._exit_hook
+
+    bench.worker = None
+    gc.collect()
+
+    assert reference() is None
+    hook()
+    worker_module._after_fork(reference)
+
+
+def test_the_fork_hook_leaves_everything_to_the_parent(start):
+    bench = start(flush_interval=3600.0)
+    bench.submit("a")
+    parent, run = bench.worker._home, bench.worker._run
+
+    worker_module._after_fork(weakref.ref(bench.worker))
+    run.stop(0)
+
+    assert bench.worker._home is not parent
+    assert bench.worker._running_pid == 0
+
+
+def test_the_exit_delivers_what_it_can(start, caplog):
+    bench = start()
+    bench.submit("a")
+
+    bench.worker._exit_hook()
+
+    assert bench.sent() == ["a"]
+    assert caplog.messages == []
+
+
+def test_the_exit_counts_what_it_cannot_deliver_in_one_line(start, caplog):
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate), close_timeout=0.05)
+    bench.submit("a", "b")
+
+    bench.worker._exit_hook()
+    bench.submit("c")
+    gate.set()
+
+    assert caplog.messages == ["The process ends with 2 messages not delivered."]
+    assert bench.stats().dropped == {"shutdown": 3}
+    assert bench.worker.flush(0)
+
+
+def test_the_exit_counts_what_a_close_has_left(start):
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate))
+    bench.submit("a")
+    bench.worker.close(0.05)
+
+    bench.worker._exit_hook()
+    gate.set()
+
+    assert bench.stats().dropped == {"shutdown": 1}
+
+
+def test_a_flush_that_can_start_no_thread_says_so(start, monkeypatch):
+    bench = start()
+    bench.worker._home.intake.items.append(([make_entry("a")], 1))
+    bench.worker._is_over = True
+
+    assert not bench.worker.flush(TIMEOUT)
+
+
+def test_a_submit_that_can_start_no_thread_is_counted(start, monkeypatch):
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    bench = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        bench.submit("a", "b")
+    bench.submit("c")
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.stats().dropped == {"shutdown": 2}
+    assert bench.sent() == ["c"]
+
+
+def test_the_end_of_the_interpreter_delivers(tmp_path):
+    script = """
+import sys
+from tests.delivery.test_worker import Bench
+from tests.support import RecordingTransport
+
+class Loud(RecordingTransport):
+    def send(self, endpoint, body):
+        sys.stdout.write(body.decode())
+        sys.stdout.flush()
+        return super().send(endpoint, body)
+
+bench = Bench(Loud(), flush_interval=3600.0)
+bench.submit("a", "b")
+"""
+    path = os.pathsep.join([".", *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout == '[{"event":"a","fill":""},{"event":"b","fill":""}]'
+    assert done.stderr == ""
+
+
+def in_child(run: Callable[[], str]) -> str:
+    """Run in a forked child and answer what it says; a child that hangs fails the test."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover  # another process
+        try:
+            text = run()
+        except BaseException as error:  # noqa: BLE001  # the parent judges it
+            text = repr(error)
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    is_done, _, _ = select.select([reader], [], [], TIMEOUT)
+    text = os.read(reader, 10_000).decode() if is_done else "the child hung"
+    os.close(reader)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return text
+
+
+def child_story(bench: Bench) -> str:
+    """Submit in a child; tell what it sent, what it counted, and what it left to its parent."""
+    bench.transport = RecordingTransport()
+    inherited = bench.worker.stats()
+    bench.submit("child")
+    is_flushed = bench.worker.flush(TIMEOUT)
+    stats = bench.stats()
+    return f"{is_flushed} {bench.sent()} {inherited == Stats()} {stats.accepted} {stats.delivered}"
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize("has_hook", [True, False], ids=["at-fork-hook", "pid-check-only"])
+def test_a_forked_child_starts_empty_and_delivers_its_own(start, has_hook, monkeypatch):
+    if not has_hook:
+        monkeypatch.delattr(os, "register_at_fork")
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate), batch_size=1)
+    bench.submit("sending")
+    assert bench.transport.is_sending.wait(TIMEOUT)
+    bench.may_render.clear()
+    bench.submit("rendering")
+    parent = bench.transport
+
+    # Held by threads that do not live in the child.
+    with bench.worker._locks[os.getpid()], bench.worker._home.outbox._lock:
+        bench.may_render.set()
+        story = in_child(lambda: child_story(bench))
+    gate.set()
+
+    assert story == "True ['child'] True 1 1"
+    assert bench.worker.flush(TIMEOUT)
+    assert [message["event"] for message in parent.messages] == ["sending", "rendering"]
+    assert bench.stats().delivered == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_the_end_of_a_child_that_sent_nothing_drops_nothing(start, monkeypatch):
+    bench = start(flush_interval=3600.0)
+    monkeypatch.delattr(os, "register_at_fork")
+    bench.submit("a")
+
+    def end() -> str:
+        bench.worker._exit_hook()
+        return f"{bench.counters.snapshot() == Stats()} {bench.sent()}"
+
+    assert in_child(end) == "True []"
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["a"]
+
+
+def test_another_process_without_fork_hooks_is_noticed(start, monkeypatch):
+    bench = start(flush_interval=3600.0)
+    bench.submit("parent")
+    parent, run = bench.worker._home, bench.worker._run
+
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    bench.worker._exit_hook()
+    bench.worker.become_child()
+    run.stop(0)
+
+    assert bench.worker._home is not parent
+    assert bench.stats() == Stats()

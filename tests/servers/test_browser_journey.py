@@ -1,0 +1,290 @@
+"""A person in Chromium goes through both example shops; the stand-in says what Mixpanel saw."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from mp_asgi.dev import StandIn, run_in_thread
+from tests.servers.shops import COMMANDS, Shop, run_example
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+GPC = {"Sec-GPC": "1"}
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is not installed on this machine"
+)
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def running(request: pytest.FixtureRequest) -> Iterator[Shop]:
+    with run_example(request.param) as shop:
+        yield shop
+
+
+@pytest.fixture
+def shop(running: Shop) -> Iterator[Shop]:
+    running.standin.reset()
+    yield running
+    assert running.standin.rejected == []
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(url: str, **options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(request.url))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def click(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def add_to_cart(page: Page) -> None:
+    click(page, "Add Reading lamp to cart")
+
+
+def log_in(page: Page, user: str) -> None:
+    page.get_by_label("Name").fill(user)
+    click(page, "Log in")
+    expect(page.get_by_text(f"Hello, {user}")).to_be_visible()
+
+
+def cookies(page: Page) -> dict[str, Any]:
+    return {cookie["name"]: cookie for cookie in page.context.cookies()}  # type: ignore[typeddict-item]
+
+
+def test_before_consent_there_is_no_id_and_no_event(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    add_to_cart(page)
+
+    assert cookies(page) == {}
+    assert shop.arrived() == []
+
+
+def test_a_rejection_is_remembered_and_nothing_is_sent(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    click(page, "Reject")
+    add_to_cart(page)
+
+    assert cookies(page).keys() == {"mp_consent"}
+    expect(page.get_by_role("button", name="Reject")).to_have_count(0)
+    assert shop.arrived() == []
+
+
+def test_the_device_stays_the_same_through_the_login(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    click(page, "Accept")
+    add_to_cart(page)
+    log_in(page, "ada")
+    add_to_cart(page)
+
+    before, after = shop.arrived()
+    assert before["$device_id"] == after["$device_id"]
+    assert "$user_id" not in before
+    assert after["$user_id"] == "ada"
+    assert after["product"] == "Reading lamp"
+
+
+def test_a_login_before_consent_counts_from_the_consent_on(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    log_in(page, "ada")
+    add_to_cart(page)
+    click(page, "Accept")
+    add_to_cart(page)
+
+    (only,) = shop.arrived()
+    assert only["$user_id"] == "ada"
+
+
+def test_after_the_logout_the_device_is_another(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    click(page, "Accept")
+    log_in(page, "ada")
+    add_to_cart(page)
+    click(page, "Log out")
+    add_to_cart(page)
+
+    before, after = shop.arrived()
+    assert before["$device_id"] != after["$device_id"]
+    assert "$user_id" not in after
+
+
+def test_nothing_is_sent_after_the_withdrawal(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    click(page, "Accept")
+    add_to_cart(page)
+    sent = shop.arrived()
+    click(page, "Privacy: withdraw")
+    add_to_cart(page)
+
+    assert "mp_id" not in cookies(page)
+    assert shop.arrived() == sent
+    assert len(sent) == 1
+
+
+def test_a_browser_with_gpc_is_not_tracked(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url, extra_http_headers=GPC)
+
+    add_to_cart(page)
+
+    expect(page.get_by_text("Global Privacy Control")).to_be_visible()
+    assert "mp_id" not in cookies(page)
+    assert shop.arrived() == []
+
+
+def test_gpc_turned_on_later_ends_the_tracking(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    click(page, "Accept")
+    add_to_cart(page)
+    sent = shop.arrived()
+
+    page.context.set_extra_http_headers(GPC)
+    add_to_cart(page)
+
+    assert "mp_id" not in cookies(page)
+    assert shop.arrived() == sent
+
+
+def test_an_acceptance_that_names_gpc_overrides_it(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url, extra_http_headers=GPC)
+
+    click(page, "Accept despite my browser's GPC signal")
+    add_to_cart(page)
+
+    assert len(shop.arrived()) == 1
+
+
+def test_the_cookies_are_flagged(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    click(page, "Accept")
+
+    found = cookies(page)
+    assert found.keys() == {"mp_id", "mp_consent"}
+    flags = {name: (c["httpOnly"], c["sameSite"], c["secure"]) for name, c in found.items()}
+    assert flags == {"mp_id": (True, "Lax", False), "mp_consent": (False, "Lax", False)}
+    assert {c["path"] for c in found.values()} == {"/"}
+
+
+def test_the_banner_can_be_answered_with_the_keyboard_alone(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+
+    page.keyboard.press("Tab")
+    focused = page.locator(":focus")
+    expect(focused).to_have_text("Accept")
+    assert focused.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("You agreed that")).to_be_visible()
+    product = page.get_by_role("button", name="Add Walnut desk to cart")
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if product.evaluate("element => element === document.activeElement"):
+            break
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+    assert [properties["product"] for properties in shop.arrived()] == ["Walnut desk"]
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_shop_fits_every_screen(shop: Shop, open_page: Any, scheme: str, width: int) -> None:
+    page = open_page(
+        shop.url,
+        color_scheme=scheme,
+        viewport={"width": width, "height": 700},
+        extra_http_headers=GPC,
+    )
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+# The page of the stand-in itself
+
+
+@pytest.fixture(scope="module")
+def standin_url() -> Iterator[tuple[StandIn, str]]:
+    standin = StandIn()
+    with run_in_thread(standin) as server:
+        yield standin, server.url
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_stand_ins_page_shows_what_arrives(
+    standin_url: tuple[StandIn, str], open_page: Any, width: int
+) -> None:
+    standin, url = standin_url
+    standin.reset()
+    page = open_page(url, viewport={"width": width, "height": 700})
+    expect(page.get_by_text("No event has arrived.")).to_be_visible()
+
+    ids = {"token": "T", "$device_id": "D" * 80, "$user_id": "U"}
+    httpx.post(url + "/track", json={"event": "First", "properties": {**ids, "n": HOSTILE}})
+    httpx.post(url + "/track", json={"event": HOSTILE, "properties": ids})
+    httpx.post(url + "/engage", json={"$token": "T", "$distinct_id": "U", "$set": {"plan": "pro"}})
+    httpx.post(url + "/track", json={"event": "Nobody"})
+
+    rows = page.get_by_role("listitem")
+    expect(rows).to_have_count(4)
+    expect(rows.nth(0)).to_contain_text("Rejected: token, missing or empty")
+    expect(rows.nth(1)).to_contain_text('{"plan":"pro"}')
+    expect(rows.nth(2)).to_contain_text(HOSTILE)
+    expect(rows.nth(3)).to_contain_text("D" * 80)
+    expect(rows.nth(3)).to_contain_text(HOSTILE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_stand_ins_page_is_cleared_with_the_keyboard(
+    standin_url: tuple[StandIn, str], open_page: Any
+) -> None:
+    standin, url = standin_url
+    standin.reset()
+    httpx.post(url + "/track", json={"event": "First", "properties": {"token": "T"}})
+    page = open_page(url)
+    expect(page.get_by_role("listitem")).to_have_count(1)
+
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_text("No event has arrived.")).to_be_visible()
+    assert standin.events == []
