@@ -21,7 +21,7 @@ from .identity import IdentityMode
 from .jar import SCRIPT_COOKIE, JarReader
 from .settings import Settings
 from .signing import CookieSigner
-from .wire import KeyMaker, Renderer
+from .wire import KeyMaker, Renderer, What
 
 MAX_REMEMBERED_STOPS = 10_000
 
@@ -62,6 +62,7 @@ class Analytics:
         self._stops: dict[bytes, float] = {}
         self._warned: set[str] = set()
         self.core = _make_core(self.settings, self, clock, random_bytes)
+        self._has_identity_events = self.core.mode is IdentityMode.ORIGINAL
         self._renderer = Renderer(
             token=self.settings.token,
             mode=self.core.mode,
@@ -106,7 +107,9 @@ class Analytics:
 
     def accept(self, handover: Handover) -> None:
         """Take what a request sends."""
-        self._worker.submit(handover, len(handover.items), is_identity=handover.has_identity)
+        items = handover.items
+        is_identity = self._has_identity_events and any(item[0] is What.IDENTIFY for item in items)
+        self._worker.submit(handover, len(items), is_identity=is_identity)
 
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         """Take a denial: what waits under these keys is forgotten."""

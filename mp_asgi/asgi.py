@@ -56,6 +56,7 @@ class MixpanelMiddleware:
     def __init__(
         self,
         app: ASGIApp,
+        /,
         settings: Settings | None = None,
         *,
         analytics: Analytics | None = None,
@@ -63,6 +64,7 @@ class MixpanelMiddleware:
     ) -> None:
         self.app = app
         self.error: SettingsError | None = None
+        self._served: frozenset[str] = frozenset()  # nothing, as long as the settings are wrong
         try:
             self.analytics = analytics or Analytics(settings, **overrides)
         except SettingsError as error:
@@ -71,18 +73,20 @@ class MixpanelMiddleware:
         self._core = self.analytics.core
         self._clock = self._core.clock
         self._read_head = self._core.heads.read_asgi
+        self._served = _SERVED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        if scope["type"] not in _SERVED or self.error is not None or SCOPE_KEY in scope:
+        if scope["type"] not in self._served or SCOPE_KEY in scope:
             await self._serve_other(scope, receive, send)
             return
         headers = scope.get("headers")
         if headers.__class__ is not list:
             # ASGI allows any iterable, or none; the app must still find what we read.
             headers = scope["headers"] = list(headers or ())
-        values = (self._clock(), scope.get("scheme"), scope.get("client"), headers)
-        tracker = scope[SCOPE_KEY] = Tracker(self._core, self._read_head, values)
+        scheme, client = scope.get("scheme"), scope.get("client")
+        seed = (self._core, self._read_head, self._clock(), scheme, client, headers)
+        tracker = scope[SCOPE_KEY] = Tracker(seed)
         state = scope.get("state")
         if state is None:
             scope["state"] = {STATE_KEY: tracker}
@@ -91,10 +95,10 @@ class MixpanelMiddleware:
 
         # A plain function: it hands on the awaitable instead of awaiting it.
         def send_with_cookies(message: Message) -> Awaitable[None]:
-            if message["type"] in _STARTS:
-                message = _start(tracker, scope, message)
-            elif tracker.exchange is not None and tracker.phase:
-                _go_on(tracker.exchange, scope, message)
+            if tracker.exchange is not None:
+                message = _follow(tracker, tracker.exchange, scope, message)
+            elif message["type"] in _STARTS and message.get("status", _FINAL) >= _FINAL:
+                tracker.phase = _STARTED
             return send(message)
 
         try:
@@ -171,27 +175,32 @@ class MixpanelMiddleware:
         await anyio.to_thread.run_sync(self.analytics.close)
 
 
-def _start(tracker: Tracker, scope: Scope, message: Message) -> Message:
-    """Run the seam at the response's start. Answer the message with our cookies."""
+def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message) -> Message:
+    """Drive the exchange by what the app sends. Answer the message, with our cookies at the
+    response's start.
+    """
+    kind = message["type"]
+    if kind in _STARTS:
+        return _start(tracker, exchange, scope, message)
+    if tracker.phase:
+        if not exchange.is_settled:
+            exchange.begin_response(scope)  # it was first used after the start
+        if not message.get("more_body", False):
+            exchange.end_response()
+    return message
+
+
+def _start(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message) -> Message:
+    """Run the seam at the response's start."""
     status = message.get("status")
     if status is not None and status < _FINAL:
         return message
     tracker.phase = _STARTED
-    exchange = tracker.exchange
-    if exchange is None:
-        return message
-    kind = message["type"]
     has_cookies = exchange.begin_response(scope)
+    kind = message["type"]
     if kind in {"websocket.accept", "websocket.close"}:
         exchange.end_response()
     if not has_cookies or kind == "websocket.close":
         return message
     written = exchange.write_headers(status, message.get("headers") or ())
     return message if written is None else {**message, "headers": written}
-
-
-def _go_on(exchange: Exchange, scope: Scope, message: Message) -> None:
-    """Settle a tracker that was first used after the start; hand over at the body's end."""
-    exchange.begin_response(scope)
-    if not message.get("more_body", False):
-        exchange.end_response()

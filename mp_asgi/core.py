@@ -22,22 +22,18 @@ class Handover:
     Attributes:
         decision: Granted, always.
         items: At least one, in the order of the calls.
-        has_identity: One of them is an identity event.
 
     Raises:
         NotConsented: There is no handing over without a granted decision (promise 1).
     """
 
-    __slots__ = ("decision", "has_identity", "items")
+    __slots__ = ("decision", "items")
 
-    def __init__(
-        self, decision: Decision, items: Sequence[Item], *, has_identity: bool = False
-    ) -> None:
+    def __init__(self, decision: Decision, items: Sequence[Item]) -> None:
         if not decision.is_granted:
             raise NotConsented("A hand-over needs a granted decision.")
         self.decision = decision
         self.items = items
-        self.has_identity = has_identity
 
 
 class Sink(Protocol):

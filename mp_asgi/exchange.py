@@ -25,7 +25,7 @@ from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor, read_user_id
 from .jar import EMPTY_JAR, Jar
 from .late import ask_consent, ask_user
-from .plan import make_plan
+from .plan import Outcome, Planner
 from .properties import MAX_STRING_BYTES, Properties, freeze
 from .response import CookiePlan, Headers
 from .visit import Visit, Write, read_visitor
@@ -33,6 +33,7 @@ from .wire import IDENTITY_EVENTS, MAX_PROPERTIES, Item, What
 
 MAX_KNOWN_NAMES: Final = 1_000
 
+# Looking a member up costs more than reading a global.
 _EVENT: Final = What.EVENT
 _UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -45,22 +46,26 @@ class Phase(IntEnum):
     CLOSED = 2
 
 
+_OPEN: Final = Phase.OPEN
+_STARTED: Final = Phase.STARTED
+_CLOSED: Final = Phase.CLOSED
+
+
 class Exchange:
     """One request and its response. Its methods may be called from any of its threads.
 
     Attributes:
         decision: As it stands now.
+        is_settled: The seam has run: the decision is final, late answers are in.
     """
 
     __slots__ = (
         "_core",
         "_epoch",
-        "_has_identity",
         "_head",
         "_hearing",
         "_held_updates",
         "_is_secure",
-        "_is_settled",
         "_items",
         "_jar",
         "_phase",
@@ -69,30 +74,29 @@ class Exchange:
         "_visit",
         "_visitor",
         "decision",
+        "is_settled",
     )
 
     def __init__(self, core: Core, head: RequestHead, phase: Phase) -> None:
         self._core = core
         self._head = head
         self._phase = phase
-        # Each with the epoch it was tracked in: a denial ends an epoch.
-        self._items: list[tuple[int, Item]] = []
-        self._epoch = 0
-        self._is_settled = False
+        self._items: list[Item] = []
+        self._epoch = 0  # a denial ends one; what was tracked in an ended one never leaves
+        self.is_settled = False
         self._visitor: Visitor | None = None
         self._visit: Visit | None = None
         self._hearing: Hearing | None = None
         self._plan: CookiePlan | None = None
         self._registered: Properties | None = None
         self._held_updates: list[Item] | None = None  # profile updates that wait for a user
-        self._has_identity = False
         self._is_secure = is_secure = core.schemes.is_secure(head)
         if not core.settings.enabled:
             self._jar: Jar = EMPTY_JAR
             self.decision: Decision = DISABLED
             return
         self._jar = jar = core.jars.read(head.cookie, is_secure=is_secure)
-        if head.signals is None and phase is not Phase.CLOSED:
+        if head.signals is None:
             self.decision = jar.decide(core.policy, core.clock())
         else:
             self.decision = self._hear().decision
@@ -127,7 +131,7 @@ class Exchange:
             )
         insert_id = core.random_bytes(16).hex()
         visitor = self._visitor or self._who()
-        self._items.append((epoch, (_EVENT, name, insert_id, core.clock(), visitor, frozen, None)))
+        self._items.append((_EVENT, name, insert_id, core.clock(), visitor, frozen, None, epoch))
         if self._phase:
             self._follow()
         return insert_id
@@ -143,7 +147,7 @@ class Exchange:
         frozen = freeze({"": values})[""]
         with self._core.lock:
             visitor, now = self._who(), self._core.clock()
-            item: Item = (What.PEOPLE, operation, "", now, visitor, frozen, None)
+            item: Item = (What.PEOPLE, operation, "", now, visitor, frozen, None, self._epoch)
             if visitor.user_id is None:
                 # Mixpanel does not carry an anonymous profile over: wait for who it is.
                 self._held_updates = [*(self._held_updates or ()), item]
@@ -162,7 +166,8 @@ class Exchange:
         frozen = freeze({"": values})[""]
         with self._core.lock:
             now = self._core.clock()
-            self._buffer((What.GROUP, operation, "", now, self._who(), frozen, group))
+            visitor, epoch = self._who(), self._epoch
+            self._buffer((What.GROUP, operation, "", now, visitor, frozen, group, epoch))
         return True
 
     def register(self, properties: Mapping[str, Any]) -> None:
@@ -242,13 +247,13 @@ class Exchange:
 
     def begin_response(self, connection: object) -> bool:
         """Settle everything that was open. Return whether there are cookies to write."""
-        if not self._is_settled:
+        if not self.is_settled:
             self._settle(connection)
-        if self._phase is Phase.OPEN:
-            self._phase = Phase.STARTED
+        if self._phase is _OPEN:
+            self._phase = _STARTED
             if self._visit is not None or self._hearing is not None or self._jar.needs_care:
                 self._plan = self._make_plan()
-        return bool(self._plan)
+        return self._plan is not None and bool(self._plan)
 
     def write_headers(
         self, status: int | None, headers: Iterable[tuple[bytes, bytes]]
@@ -261,14 +266,14 @@ class Exchange:
 
     def end_response(self) -> None:
         """Hand over what was tracked: the body is complete."""
-        if self._is_settled and (self._items or self._held_updates):
+        if self.is_settled and (self._items or self._held_updates):
             self._hand_over()
 
     def close(self, connection: object) -> None:
         """Finish: the app has returned or raised. Later calls are handed over as they come."""
-        if not self._is_settled:
+        if not self.is_settled:
             self._settle(connection)
-        self._phase = Phase.CLOSED
+        self._phase = _CLOSED
         if self._items or self._visit is not None:
             self._hand_over()
 
@@ -282,7 +287,7 @@ class Exchange:
         decision = self.decision
         if decision.is_granted:
             return True
-        is_answer_due = self._core.settings.consent_from is not None and not self._is_settled
+        is_answer_due = self._core.settings.consent_from is not None and not self.is_settled
         return is_answer_due and decision.state is State.UNKNOWN
 
     def _may_hold(self) -> bool:
@@ -303,15 +308,15 @@ class Exchange:
         return True
 
     def _buffer(self, item: Item) -> None:
-        self._items.append((self._epoch, item))
+        self._items.append(item)
         if self._phase:
             self._follow()
 
     def _follow(self) -> None:
         """Hand over at once what is tracked after the response has started."""
-        if self._is_settled:
+        if self.is_settled:
             self._hand_over()
-        elif self._phase is Phase.CLOSED:
+        elif self._phase is _CLOSED:
             self._settle_without_connection()
             self._hand_over()
 
@@ -331,35 +336,38 @@ class Exchange:
     def _hand_over(self) -> None:
         """The last gate of a request: a withdrawal while the body streamed still wins."""
         with self._core.lock:
-            self._drop_held_updates()
+            if self._held_updates is not None:
+                self._drop_held_updates()
             # Only what is there now: another thread may append meanwhile, and follows itself.
-            taken = self._items[:]
-            del self._items[: len(taken)]
-            epoch, decision = self._epoch, self.decision
-            items = [item for tracked_in, item in taken if tracked_in == epoch]
-            if not decision.is_granted:
-                items = []
-            if len(taken) > len(items):
-                self._core.sink.count("refused", len(taken) - len(items), decision.reason.value)
+            items = self._items[:]
+            del self._items[: len(items)]
+            decision = self.decision
+            if self._epoch or not decision.is_granted:
+                items = self._drop_ended(items)
             if items:
-                self._core.sink.accept(Handover(decision, items, has_identity=self._has_identity))
+                self._core.sink.accept(Handover(decision, items))
             visit = self._visit
-            if visit is not None and visit.is_unsaved and self._phase is Phase.CLOSED:
+            if visit is not None and visit.is_unsaved and self._phase is _CLOSED:
                 visit.is_unsaved = False
                 self._core.sink.count("unpersisted")
+
+    def _drop_ended(self, items: list[Item]) -> list[Item]:
+        """Answer what was tracked under the grant that still holds."""
+        decision, epoch = self.decision, self._epoch
+        kept = [item for item in items if item[-1] == epoch] if decision.is_granted else []
+        if len(items) > len(kept):
+            self._core.sink.count("refused", len(items) - len(kept), decision.reason.value)
+        return kept
 
     # --- identity -----------------------------------------------------------------------------
 
     def _who(self) -> Visitor:
         """Answer the visitor, minting where there is none: only where calls count."""
+        if self._visitor is None and self._visit is None:
+            self._visitor = read_visitor(self._jar, self._core, self._core.clock())
         if self._visitor is None:
             with self._core.lock:  # two threads of one request never mint two IDs
-                if self._visitor is None:
-                    self._visitor = (
-                        read_visitor(self._jar, self._core, self._core.clock())
-                        if self._visit is None
-                        else None
-                    ) or self._open_visit().current()
+                self._visitor = self._open_visit().current()
         return self._visitor
 
     def _open_visit(self) -> Visit:
@@ -374,11 +382,11 @@ class Exchange:
         if is_first and self._core.mode is IdentityMode.ORIGINAL:
             insert_id = self._core.random_bytes(16).hex()
             now = self._core.clock()
-            self._has_identity = True
-            self._buffer((What.IDENTIFY, "$identify", insert_id, now, visitor, None, None))
+            epoch = self._epoch
+            self._buffer((What.IDENTIFY, "$identify", insert_id, now, visitor, None, None, epoch))
         held, self._held_updates = self._held_updates or (), None
-        for what, operation, insert_id, at, _, values, group in held:
-            self._buffer((what, operation, insert_id, at, visitor, values, group))
+        for item in held:
+            self._buffer(_with_visitor(item, visitor))
 
     def _stop(self, late_user: str | None) -> None:
         """Forget this device's and this user's waiting events (RULES section 2, rule 3)."""
@@ -411,10 +419,13 @@ class Exchange:
         """Hear the app's late answers, then do what follows from the final decision."""
         if self._core.has_late_answers and self._core.settings.enabled:
             self._ask_consent(connection)
+        elif self.decision.is_granted:
+            self.is_settled = True
+            return
         if self.decision.is_granted:
             user = self._ask_user(connection) if self._visitor is not None else None
             with self._core.lock:
-                self._is_settled = True
+                self.is_settled = True
                 self._fill_late_user(user)
             return
         is_denied = self.decision.state is State.DENIED and self.decision is not DISABLED
@@ -422,7 +433,7 @@ class Exchange:
         is_stopping = is_denied and (has_acted or self._jar.visitor is not None)
         user = self._ask_user(connection) if is_stopping else None
         with self._core.lock:
-            self._is_settled = True
+            self.is_settled = True
             self._drop_items(self.decision.reason)
             self._drop_held_updates()
             if is_stopping:
@@ -431,7 +442,7 @@ class Exchange:
 
     def _settle_without_connection(self) -> None:
         """Whoever comes after the end finds nobody to ask: an unread answer may be a denial."""
-        self._is_settled = True
+        self.is_settled = True
         if self._core.settings.consent_from is not None and self._core.settings.enabled:
             hearing = self._hear()
             hearing.hear_app(AppAnswer(Said.UNREADABLE), self._core.clock())
@@ -469,9 +480,8 @@ class Exchange:
             visit.renew(Write.LATE)
             self._visitor = visit.visitor
         who = self._who()
-        for index, (epoch, item) in enumerate(self._items):
-            what, name, insert_id, at, _, values, group = item
-            self._items[index] = (epoch, (what, name, insert_id, at, who, values, group))
+        for index, item in enumerate(self._items):
+            self._items[index] = _with_visitor(item, who)
 
     def _end_visit(self, *, has_acted: bool) -> None:
         decision = self.decision
@@ -484,19 +494,17 @@ class Exchange:
 
     def _make_plan(self) -> CookiePlan | None:
         visit, hearing = self._visit, self._hearing
-        is_due = (visit is not None and visit.write is not Write.NOTHING) or (
-            hearing is not None and hearing.is_recorded
-        )
-        if not (is_due or self._jar.needs_care) or self.decision is DISABLED:
+        write = visit.write if visit is not None else Write.NOTHING
+        act = hearing.act if hearing is not None and hearing.is_recorded else None
+        if act is None and write is Write.NOTHING and not self._jar.needs_care:
             return None
-        return make_plan(
-            self._core,
-            self._head,
-            self._jar,
-            hearing=self._hear(),
-            visit=self._open_visit(),
-            is_secure=self._is_secure,
-        )
+        planner = Planner(self._core, self._head, self._jar, is_secure=self._is_secure)
+        return planner.make(Outcome(self.decision, act, self._visitor, write))
+
+
+def _with_visitor(item: Item, visitor: Visitor) -> Item:
+    what, name, insert_id, at, _, values, group, epoch = item
+    return what, name, insert_id, at, visitor, values, group, epoch
 
 
 def _check_name(name: object, known_names: set[str]) -> None:

@@ -1,7 +1,8 @@
 """Hold what a request says of itself, as values: the part of it that identity and consent read."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 MAX_QUICK_SECONDS = 2.0  # RULES section 1, rule 7: maintenance only on an answer this fast
 
@@ -9,12 +10,19 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class RequestHead:
-    """Scheme, peer, cookies and headers of a request; nothing of the connection itself.
+    """Scheme, client, cookies and headers of a request; nothing of the connection itself.
+
+    Args:
+        wanted: Names that may be read into `signals`, and the two that have attributes.
+        started: Seconds since the epoch when the request reached us.
+        scheme: As the server saw it.
+        client: As the server saw it.
+        headers: Names in lower case.
 
     Attributes:
         started: Seconds since the epoch when the request reached us.
-        scheme: `http`, `https`, `ws` or `wss`, as the server saw it.
-        peer: Address of the connection's other end; empty if unknown.
+        scheme: `http`, `https`, `ws` or `wss`; None if the server does not say.
+        client: Host and port of the connection's other end; None if unknown.
         cookie: The Cookie headers, raw, joined as HTTP/1.1 would.
         forwarded_proto: `X-Forwarded-Proto`, raw; empty without one.
         signals: The headers that speak of consent, by lower-case name; None without any.
@@ -22,9 +30,9 @@ class RequestHead:
 
     __slots__ = (
         "_headers",
+        "client",
         "cookie",
         "forwarded_proto",
-        "peer",
         "scheme",
         "signals",
         "started",
@@ -32,22 +40,31 @@ class RequestHead:
 
     def __init__(
         self,
-        headers: Headers,
-        *,
+        wanted: Collection[bytes],
         started: float,
-        scheme: str,
-        peer: str,
-        cookie: bytes,
-        forwarded_proto: bytes,
-        signals: Mapping[bytes, bytes] | None,
+        scheme: str | None,
+        client: Sequence[object] | None,
+        headers: Headers,
     ) -> None:
+        cookie = forwarded_proto = b""
+        signals: dict[bytes, bytes] | None = None
+        for name, value in headers:
+            if name in wanted:
+                if name == b"cookie":
+                    # HTTP/2 may send several.
+                    cookie = cookie + b"; " + value if cookie else value
+                elif name == b"x-forwarded-proto":
+                    forwarded_proto = value
+                else:
+                    signals = signals or {}
+                    signals[name] = signals[name] + b"," + value if name in signals else value
         self._headers = headers
         self.started = started
         self.scheme = scheme
-        self.peer = peer
+        self.client = client
         self.cookie = cookie
         self.forwarded_proto = forwarded_proto
-        self.signals = signals
+        self.signals: Mapping[bytes, bytes] | None = signals
 
     def header(self, name: bytes) -> bytes | None:
         """Answer any header by its lower-case name; several are joined by a comma."""
@@ -83,53 +100,35 @@ class HeadReader:
         fetch = (b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site")
         self._names = (*sorted(self._wanted), *others, *fetch)
         #: What the WSGI door takes out of an environ, so that nothing holds the environ itself.
-        self.environ_keys = (
-            "wsgi.url_scheme",
-            "REMOTE_ADDR",
-            *("HTTP_" + name.decode("ascii").upper().replace("-", "_") for name in self._names),
+        self.environ_keys = tuple(
+            "HTTP_" + name.decode("ascii").upper().replace("-", "_") for name in self._names
         )
 
-    def read_asgi(
+        #: Makes a head of what an ASGI scope says: started, scheme, client, headers.
+        self.read_asgi: Callable[..., RequestHead] = partial(RequestHead, self._wanted)
+
+    def read_wsgi(
         self,
         started: float,
         scheme: str | None,
-        client: Sequence[object] | None,
-        headers: Headers,
+        address: str | None,
+        fields: Sequence[str | None],
     ) -> RequestHead:
-        """Read the values of an ASGI scope."""
-        wanted = self._wanted
-        cookie = forwarded_proto = b""
-        signals: dict[bytes, bytes] | None = None
-        for name, value in headers:
-            if name in wanted:
-                if name == b"cookie":
-                    # HTTP/2 may send several.
-                    cookie = cookie + b"; " + value if cookie else value
-                elif name == b"x-forwarded-proto":
-                    # The last value is the nearest proxy's; those before it came from outside.
-                    forwarded_proto = value
-                else:
-                    signals = signals or {}
-                    signals[name] = signals[name] + b"," + value if name in signals else value
-        return RequestHead(
-            headers,
-            started=started,
-            scheme=scheme or "http",
-            peer=str(client[0]) if client else "",
-            cookie=cookie,
-            forwarded_proto=forwarded_proto,
-            signals=signals,
-        )
+        """Make a head of what a WSGI environ says.
 
-    def read_wsgi(self, started: float, values: Sequence[str | None]) -> RequestHead:
-        """Read the values that `environ_keys` named, in their order."""
-        scheme, peer, *fields = values
+        Args:
+            started: Seconds since the epoch when the request reached us.
+            scheme: `wsgi.url_scheme`.
+            address: `REMOTE_ADDR`.
+            fields: The values under `environ_keys`, in their order.
+        """
         headers = [
             (name, value.encode("latin-1", "replace"))
             for name, value in zip(self._names, fields, strict=True)
             if value is not None
         ]
-        return self.read_asgi(started, scheme, (peer or "",), headers)
+        client = None if address is None else (address,)
+        return RequestHead(self._wanted, started, scheme, client, headers)
 
 
 class SchemeReader:
@@ -150,12 +149,15 @@ class SchemeReader:
             return self._is_forced
         if head.scheme in {"https", "wss"}:
             return True
+        if not head.forwarded_proto or head.client is None:
+            return False
+        # The last value is the nearest proxy's; those before it came from outside.
         nearest = head.forwarded_proto.rsplit(b",", 1)[-1].strip().lower()
-        return nearest in {b"https", b"wss"} and self._is_trusted(head.peer)
+        return nearest in {b"https", b"wss"} and self._is_trusted(str(head.client[0]))
 
-    def _is_trusted(self, peer: str) -> bool:
+    def _is_trusted(self, host: str) -> bool:
         try:
-            address = ipaddress.ip_address(peer)
+            address = ipaddress.ip_address(host)
         except ValueError:
             return False
         return any(address in network for network in self._networks)

@@ -48,7 +48,8 @@ FORBIDDEN_IDS: Final = frozenset(
 )
 
 _DEVICE_PREFIX: Final = "$device:"
-_MINTED: Final = b"m"
+_MINTED: Final = "m"
+_VARIANTS: Final = "89ab"
 
 
 class Anonymous(Enum):
@@ -121,25 +122,19 @@ class Visitor:
         Args:
             keeps_user: Whether the raw user ID goes in; not if the app tells it every time.
         """
-        user = self.user_id if keeps_user and self.user_id is not None else ""
-        login_at = self.login_at if user else 0
-        parts = (
-            b"1",
-            self.device_id.encode("ascii"),
-            b"%d" % self.issued,
-            _MINTED,
-            self.owner_mark.hex().encode("ascii"),
-            b"%d" % login_at,
-            urlsafe_b64encode(user.encode("utf-8")).rstrip(b"="),
-        )
-        return b".".join(parts)
+        mark = self.owner_mark.hex()
+        if not keeps_user or self.user_id is None:
+            return f"1.{self.device_id}.{self.issued}.{_MINTED}.{mark}.0.".encode("ascii")
+        user = urlsafe_b64encode(self.user_id.encode("utf-8")).rstrip(b"=").decode("ascii")
+        text = f"1.{self.device_id}.{self.issued}.{_MINTED}.{mark}.{self.login_at}.{user}"
+        return text.encode("ascii")
 
     @classmethod
     def parse(cls, value: bytes) -> "Visitor | None":
         """Read an unsigned value; None if we did not write it."""
         try:
             form, device, issued, origin, mark, login_at, user = value.split(b".")
-            if form != b"1" or origin != _MINTED:
+            if form != b"1" or origin != b"m":
                 return None
             return cls(
                 device.decode("ascii"),
@@ -154,7 +149,13 @@ class Visitor:
 
 def mint(random_bytes: Callable[[int], bytes], now: float) -> Visitor:
     """Answer a visitor with a new UUID v4, the only form that Original ID merge accepts."""
-    return Visitor(str(UUID(bytes=random_bytes(16), version=4)), int(now))
+    digits = random_bytes(16).hex()
+    # RFC 9562 section 5.4: version 4, variant 10.
+    variant = _VARIANTS[int(digits[16], 16) & 3]
+    device_id = (
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+    )
+    return Visitor(device_id, int(now))
 
 
 def make_owner_mark(device_id: str, user_id: str) -> bytes:

@@ -4,84 +4,89 @@ RULES section 1, rule 7: acts always; renewals only where no faster answer can h
 this one.
 """
 
+from dataclasses import dataclass
+
 from .consent.choice import Choice
-from .consent.hearing import Hearing
-from .consent.policy import Reason, State
+from .consent.policy import Decision, Reason, State
 from .core import Core
 from .head import RequestHead
 from .identity import Visitor
 from .jar import SCRIPT_COOKIE, Jar
 from .response import CookiePlan
 from .settings import COOKIE_MAX_AGE
-from .visit import Visit, Write
+from .visit import Write
 
 
-def make_plan(
-    core: Core,
-    head: RequestHead,
-    jar: Jar,
-    *,
-    hearing: Hearing,
-    visit: Visit,
-    is_secure: bool,
-) -> CookiePlan:
-    """Answer which cookies a response sets, renews and deletes."""
-    return _Planner(core, head, jar, hearing=hearing, visit=visit, is_secure=is_secure).make()
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request came to when its response started.
+
+    Attributes:
+        decision: Final.
+        act: The choice made in this request, if the consent cookie must learn of it.
+        visitor: Who it was, if anybody asked.
+        write: Why the ID cookie must be written or deleted.
+    """
+
+    decision: Decision
+    act: Choice | None
+    visitor: Visitor | None
+    write: Write
 
 
-class _Planner:
-    __slots__ = ("_core", "_head", "_hearing", "_is_secure", "_jar", "_now", "_visit")
+class Planner:
+    """Make the plan of one response.
 
-    def __init__(
-        self,
-        core: Core,
-        head: RequestHead,
-        jar: Jar,
-        *,
-        hearing: Hearing,
-        visit: Visit,
-        is_secure: bool,
-    ) -> None:
+    Args:
+        core: The rules of the process.
+        head: When the request came, and whether a person opened a page.
+        jar: Our cookies as they came.
+        is_secure: Whether the browser sees https.
+    """
+
+    __slots__ = ("_core", "_head", "_is_secure", "_jar", "_now")
+
+    def __init__(self, core: Core, head: RequestHead, jar: Jar, *, is_secure: bool) -> None:
         self._core = core
         self._head = head
         self._jar = jar
-        self._hearing = hearing
-        self._visit = visit
         self._is_secure = is_secure
         self._now = int(core.clock())
 
-    def make(self) -> CookiePlan:
+    def make(self, outcome: Outcome) -> CookiePlan:
+        """Answer which cookies to set, to renew and to delete."""
         plan = CookiePlan()
-        self._plan_id(plan)
-        self._plan_consent(plan)
+        cookies = plan.acts if outcome.write is Write.ACT else plan.others
+        if outcome.decision.is_granted:
+            self._plan_visitor(outcome, cookies)
+        elif outcome.write is not Write.NOTHING:
+            style, is_secure = self._core.id_style, self._is_secure
+            cookies.extend(
+                style.render_deletion(name, is_secure=is_secure) for name in self._jar.id_names
+            )
+        self._plan_consent(outcome, plan)
         return plan
 
-    def _plan_id(self, plan: CookiePlan) -> None:
-        visit, decision = self._visit, self._hearing.decision
-        cookies = plan.acts if visit.write is Write.ACT else plan.others
-        if decision.is_granted and visit.visitor is not None:
-            must_renew = not self._jar.is_visitor_current and self._may_maintain()
-            if self._may_write(visit.write) or must_renew:
-                cookies.extend(self._render_id(visit.visitor))
-        elif decision.state is State.DENIED or decision.is_stale:
-            style = self._core.id_style
-            cookies.extend(
-                style.render_deletion(name, is_secure=self._is_secure)
-                for name in self._jar.id_names
-            )
+    def _plan_visitor(self, outcome: Outcome, cookies: list[bytes]) -> None:
+        visitor, write = outcome.visitor, outcome.write
+        if visitor is None:
+            return
+        is_due = write >= Write.PASSIVE
+        is_due = is_due or (write is Write.LATE and self._head.is_quick(self._now))
+        if is_due or (not self._jar.is_visitor_current and self._may_maintain()):
+            cookies.append(self._render_id(visitor))
 
-    def _render_id(self, visitor: Visitor) -> list[bytes]:
+    def _render_id(self, visitor: Visitor) -> bytes:
         core = self._core
         keeps_user = core.settings.identify_from is None
         token = core.id_signer.sign(visitor.render(keeps_user=keeps_user))
         # Counted from the first issue, never slid: 13 months are 13 months.
         max_age = min(COOKIE_MAX_AGE, visitor.issued + COOKIE_MAX_AGE - self._now)
-        return [core.id_style.render(token, max_age, is_secure=self._is_secure)]
+        return core.id_style.render(token, max_age, is_secure=self._is_secure)
 
-    def _plan_consent(self, plan: CookiePlan) -> None:
-        hearing = self._hearing
-        own, act, decision = hearing.own, hearing.act, hearing.decision
-        if act is not None and hearing.is_recorded:
+    def _plan_consent(self, outcome: Outcome, plan: CookiePlan) -> None:
+        own, act, decision = self._jar.own, outcome.act, outcome.decision
+        if act is not None:
             plan.acts.append(self._render_choice(act))
             if act.is_granted and own.is_denied_by_script:
                 style = self._core.script_style
@@ -92,37 +97,25 @@ class _Planner:
             plan.others.append(self._render_choice(own.choice))
 
     def _replace_unreadable(self, *, is_denied: bool) -> bytes:
+        """Under opt-out somebody's unreadable choice becomes a denial; else it goes away."""
         if is_denied:
-            return self._render_choice(
-                Choice(
-                    is_granted=False,
-                    version=self._core.policy.version.name,
-                    at=self._now,
-                    revision=1,
-                    source="unreadable",
-                )
-            )
+            version = self._core.policy.version.name
+            denial = Choice(False, version, self._now, revision=1, source="unreadable")
+            return self._render_choice(denial)
         style = self._core.consent_style
-        return style.render_deletion(
-            style.wire_name(is_secure=self._is_secure), is_secure=self._is_secure
-        )
+        wire_name = style.wire_name(is_secure=self._is_secure)
+        return style.render_deletion(wire_name, is_secure=self._is_secure)
 
     def _render_choice(self, choice: Choice) -> bytes:
         token = self._core.consent_signer.sign(choice.render())
         max_age = max(1, min(COOKIE_MAX_AGE, choice.at + COOKIE_MAX_AGE - self._now))
         return self._core.consent_style.render(token, max_age, is_secure=self._is_secure)
 
-    def _may_write(self, write: Write) -> bool:
-        return write >= Write.PASSIVE or (write is Write.LATE and self._head.is_quick(self._now))
-
     def _may_maintain(self) -> bool:
         """A top-level navigation answered within 2 s, and no stop mark on the ID."""
-        visitor = self._jar.visitor
-        return (
-            self._head.is_navigation()
-            and self._head.is_quick(self._now)
-            and not (
-                visitor is not None
-                and self._core.sink.is_stopped(self._core.keys.device_key(visitor.device_id))
-            )
-        )
+        visitor, core = self._jar.visitor, self._core
+        if not (self._head.is_navigation() and self._head.is_quick(self._now)):
+            return False
+        if visitor is None:
+            return True
+        return not core.sink.is_stopped(core.keys.device_key(visitor.device_id))

@@ -16,15 +16,14 @@ from .head import RequestHead
 SCOPE_KEY = "mp_asgi.tracker"
 """Where the tracker is in an ASGI scope and in a WSGI environ."""
 
+Seed = tuple[Core, Callable[..., RequestHead], Any, Any, Any, Any]
+"""What a door keeps of a request, in one tuple: the rules, how to read a head, and the four
+values to read it from. None of them leads back to the scope.
+"""
+
+_OPEN = Phase.OPEN
 _Values = ParamSpec("_Values")
 _Answer = TypeVar("_Answer")
-
-
-class ReadHead(Protocol):
-    """Make a request head out of the raw values that a door kept."""
-
-    def __call__(self, *values: Any) -> RequestHead:
-        """Read the values, in the door's own order."""
 
 
 class _HasTracker(Protocol):
@@ -66,14 +65,12 @@ class Tracker:
     a `distinct_id`; it knows what they consented to, so no call needs to ask.
     """
 
-    __slots__ = ("_read_head", "_values", "core", "exchange", "phase")
+    __slots__ = ("_seed", "exchange", "phase")
 
-    def __init__(self, core: Core, read_head: ReadHead, values: tuple[Any, ...]) -> None:
-        self.core = core
-        self._read_head = read_head
-        self._values = values
+    def __init__(self, seed: Seed) -> None:
+        self._seed = seed
         self.exchange: Exchange | None = None
-        self.phase = Phase.OPEN
+        self.phase = _OPEN
 
     # --- events -------------------------------------------------------------------------------
 
@@ -189,6 +186,11 @@ class Tracker:
         """What the visitor decided, and the acts that change it."""
         return Consent(self)
 
+    @property
+    def core(self) -> Core:
+        """The rules of the process, for the doors."""
+        return self._seed[0]
+
     def open(self) -> Exchange:
         """Answer the exchange, opening it where the app has not used the tracker yet."""
         return self.exchange or self._open()
@@ -196,8 +198,8 @@ class Tracker:
     def _open(self) -> Exchange:
         with self.core.lock:  # two threads of one request never open two
             if self.exchange is None:
-                head = self._read_head(*self._values)
-                self.exchange = Exchange(self.core, head, self.phase)
+                core, read_head, *values = self._seed
+                self.exchange = Exchange(core, read_head(*values), self.phase)
             return self.exchange
 
 

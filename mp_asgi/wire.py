@@ -66,10 +66,11 @@ class What(IntEnum):
     GROUP = 3
 
 
-Item = tuple[What, str, str, float, Visitor, Any, tuple[str, str] | None]
+Item = tuple[What, str, str, float, Visitor, Any, tuple[str, str] | None, int]
 """One call of the app as the request left it: what, name (an event's, or the operation of an
 update), insert ID (empty for updates), seconds since the epoch, the visitor of that moment,
-frozen properties or values, key and ID of a group. A plain tuple: it is made on the hot path.
+frozen properties or values, key and ID of a group, the request's epoch of consent. A plain
+tuple: it is made on the hot path.
 """
 
 
@@ -144,7 +145,7 @@ class Renderer:
         return [pile.to_entry(self._keys) for pile in piles]
 
     def _render_item(self, item: Item, stamp: Properties) -> tuple[Endpoint, Message]:
-        what, name, insert_id, at, visitor, values, group = item
+        what, name, insert_id, at, visitor, values, group, _ = item
         if what is What.EVENT:
             endpoint, body = Endpoint.EVENTS, self._render_event(item, stamp)
         elif what is What.IDENTIFY:
@@ -161,7 +162,7 @@ class Renderer:
         return endpoint, Message(name, encoded, insert_id)
 
     def _render_event(self, item: Item, stamp: Properties) -> Properties:
-        _, name, insert_id, at, visitor, values, _ = item
+        _, name, insert_id, at, visitor, values, *_ = item
         properties: Properties = {
             key: value for key, value in fit(values).items() if key not in RESERVED
         }
@@ -175,7 +176,7 @@ class Renderer:
 
     def _render_identify(self, item: Item) -> Properties:
         # Original ID merge only: joins a UUID v4 to a user, retroactively.
-        _, name, insert_id, at, visitor, _, _ = item
+        _, name, insert_id, at, visitor, *_ = item
         properties = self._common(insert_id, at)
         properties["$identified_id"] = visitor.user_id
         properties["$anon_id"] = visitor.device_id

@@ -41,6 +41,7 @@ class MixpanelWSGIMiddleware:
     def __init__(
         self,
         app: WSGIApplication,
+        /,
         settings: Settings | None = None,
         *,
         analytics: Analytics | None = None,
@@ -57,8 +58,15 @@ class MixpanelWSGIMiddleware:
         """Serve one request."""
         if SCOPE_KEY in environ:
             return self._serve_nested(environ, start_response)
-        values = (self._clock(), tuple(map(environ.get, self._environ_keys)))
-        tracker = environ[SCOPE_KEY] = Tracker(self._core, self._read_head, values)
+        seed = (
+            self._core,
+            self._read_head,
+            self._clock(),
+            environ.get("wsgi.url_scheme"),
+            environ.get("REMOTE_ADDR"),
+            tuple(map(environ.get, self._environ_keys)),
+        )
+        tracker = environ[SCOPE_KEY] = Tracker(seed)
 
         def start_with_cookies(
             status: str,

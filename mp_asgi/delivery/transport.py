@@ -110,8 +110,7 @@ class HTTPTransport:
         self.close()
         connection = self._connection = self._new_connection()
         connection.connect()
-        connection.timeout = self._read_seconds
-        connection.sock.settimeout(self._read_seconds)
+        connection.timeout = self._read_seconds  # for the replies
         return connection
 
     def _new_connection(self) -> "HTTPConnection":
@@ -128,7 +127,7 @@ class HTTPTransport:
     def _exchange(
         self, connection: "HTTPConnection", target: str, body: bytes, headers: Mapping[str, str]
     ) -> Reply:
-        # A host that refuses a large body may reply before it has read it all.
+        # A host that refuses a large body replies before it has read it all (as in urllib3's pool).
         with contextlib.suppress(BrokenPipeError):
             connection.request("POST", target, body=body, headers=headers, preload_content=False)
         response = connection.getresponse()

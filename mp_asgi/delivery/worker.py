@@ -221,12 +221,11 @@ class Worker(Generic[T]):
         home = self._home
         if home.pid != os.getpid():
             return  # a child of the process that started: all of this is its parent's
+        deadline = time.monotonic() + self._settings.close_timeout
         if self._running_pid:
-            deadline = time.monotonic() + self._settings.close_timeout
             self.flush(self._settings.close_timeout)
-            self._is_over = True
-            self._stop(deadline)
-        self._is_over = True
+        self._is_over = True  # first, so that no submit starts what is stopped
+        self._stop(deadline)
         if lost := home.waiting():
             self._counters.count("accepted", home.intake.waiting())
             self._counters.count("dropped", lost, "shutdown")

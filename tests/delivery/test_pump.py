@@ -297,6 +297,21 @@ def test_a_door_that_opens_again_is_announced(caplog):
     assert bench.counters.snapshot().delivered == 1
 
 
+def test_a_failure_after_a_recovery_is_logged_again(caplog):
+    bench = Bench()
+    bench.put(make_entry("a"))
+    bench.exchange(Reply(503, b""))
+    bench.now += 60
+    bench.exchange()
+    caplog.clear()
+
+    bench.put(make_entry("b"), make_entry("c", is_repeatable=False))
+    bench.exchange()
+    assert caplog.messages == []
+    bench.exchange(Reply(503, b""))
+    assert caplog.messages == ["Sending to /import failed and is tried again: status 503."]
+
+
 def test_a_blocked_endpoint_does_not_hold_up_the_others():
     bench = Bench()
     bench.put(make_entry("a"), make_entry("p", endpoint=PEOPLE))

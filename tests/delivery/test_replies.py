@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -9,6 +10,12 @@ from tests.support import NOW, json_reply, make_message, success
 
 MESSAGES = [make_message("a"), make_message("b"), make_message("c")]
 RATE_LIMIT = "Project exceeded rate limits. Please retry the request with exponential backoff."
+
+
+@pytest.fixture(autouse=True, scope="module")
+def time_zone():
+    yield
+    time.tzset()
 
 
 def failed(*records: object, **others: object) -> Reply:
@@ -132,7 +139,9 @@ def test_a_400_that_names_nobody_credibly_refuses_the_batch(reply):
         pytest.param("", 0.0, id="empty"),
     ],
 )
-def test_retry_after_is_read_in_both_forms(text, expected):
+def test_retry_after_is_read_in_both_forms(text, expected, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     reply = json_reply(429, {}, retry_after=text)
 
     assert judge(Endpoint.EVENTS, reply, MESSAGES, NOW).retry_after == expected

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
@@ -28,6 +28,10 @@ class Bench:
         self.outbox = outbox or MemoryOutbox(make_settings(**settings))
         self.counters = Counters()
         self.stored = 0
+        self.after_round: Callable[[], None] = lambda: None
+        self.rendering = threading.Event()
+        self.may_render = threading.Event()
+        self.may_render.set()
         self.storer = Storer(
             intake=self.intake,
             outbox=self.outbox,
@@ -38,12 +42,15 @@ class Bench:
         )
 
     def render(self, item: Sequence[Entry]) -> Sequence[Entry]:
+        self.rendering.set()
+        assert self.may_render.wait(TIMEOUT)
         if not item:
             raise ValueError("secret")
         return item
 
     def on_stored(self) -> None:
         self.stored += 1
+        self.after_round()
 
     def submit(self, item: Sequence[Entry] | Stop | Mark, count: int = 0) -> None:
         self.intake.items.append((item, count))
@@ -162,7 +169,37 @@ def test_a_stop_that_the_outbox_loses_is_said(caplog):
     assert "did not forget a visitor who denied (OSError)" in caplog.text
 
 
-def test_the_thread_stores_when_woken_and_the_rest_when_stopped():
+def test_two_storers_keep_the_order():
+    bench = Bench()
+    bench.may_render.clear()
+    bench.submit([make_entry("a")], 1)
+    bench.submit([make_entry("b")], 1)
+    first = threading.Thread(target=bench.storer.store, daemon=True)
+    second = threading.Thread(target=bench.storer.store, daemon=True)
+    with bench.intake.storing:  # as the first one would, while it renders
+        first.start()
+        second.start()
+        assert bench.intake.waiting() == 2
+        assert not bench.rendering.wait(0.05)
+    bench.may_render.set()
+    first.join(TIMEOUT)
+    second.join(TIMEOUT)
+
+    assert bench.names() == ["a", "b"]
+
+
+def test_what_was_submitted_before_a_stop_of_the_thread_is_stored():
+    bench = Bench()
+    bench.submit([make_entry("a")], 1)
+    stopping = threading.Event()
+    stopping.set()
+
+    bench.storer.run(stopping)
+
+    assert bench.names() == ["a"]
+
+
+def test_the_thread_stores_when_woken_and_ends_when_stopped():
     bench = Bench()
     stopping = threading.Event()
     thread = threading.Thread(target=bench.storer.run, args=(stopping,), daemon=True)
@@ -174,12 +211,22 @@ def test_the_thread_stores_when_woken_and_the_rest_when_stopped():
     assert mark.wait(TIMEOUT)
 
     stopping.set()
-    bench.submit([make_entry("b")], 1)
     bench.intake.wake.set()
     thread.join(TIMEOUT)
 
     assert not thread.is_alive()
-    assert bench.names() == ["a", "b"]
+    assert bench.names() == ["a"]
+
+
+def test_the_thread_sleeps_again_after_a_round():
+    bench = Bench()
+    stopping = threading.Event()
+    bench.intake.wake.set()
+    bench.after_round = stopping.set
+
+    bench.storer.run(stopping)
+
+    assert not bench.intake.wake.is_set()
 
 
 def test_counting_survives_an_append_in_between():

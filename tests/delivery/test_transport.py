@@ -2,6 +2,7 @@ import base64
 import contextlib
 import gzip
 import json
+import select
 import shutil
 import socket
 import ssl
@@ -74,8 +75,8 @@ def ok(handler: _Handler) -> None:
 
 
 def hang(handler: _Handler) -> None:
-    handler.server.may_go.wait(TIMEOUT)
-    handler.close_connection = True
+    handler.server.may_go.wait(2 * TIMEOUT)
+    ok(handler)
 
 
 def drop(handler: _Handler) -> None:
@@ -105,12 +106,14 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., HTTPTransport]]:
-    """Make transports that are closed at the end; they wait 0.2 s for everything."""
+    """Make transports that are closed at the end; they wait 0.2 s for a reply."""
     with contextlib.ExitStack() as stack:
 
-        def make(url: str, **settings: Any) -> HTTPTransport:
+        def make(url: str, connect_seconds: float = 3 * TIMEOUT, **settings: Any) -> HTTPTransport:
             transport = HTTPTransport(
-                make_settings(api_host=url, **settings), connect_seconds=0.2, read_seconds=0.2
+                make_settings(api_host=url, **settings),
+                connect_seconds=connect_seconds,
+                read_seconds=0.2,
             )
             stack.callback(transport.close)
             return transport
@@ -194,6 +197,19 @@ def test_a_connection_that_the_host_closed_meanwhile_is_not_used(server, transpo
     assert len(server.clients) == 2
 
 
+def test_a_connection_that_was_dropped_while_idle_is_not_used(server, transport):
+    def drop_after(handler: _Handler) -> None:
+        ok(handler)
+        handler.close_connection = True
+
+    server.acts.append(drop_after)
+    transport.send(Endpoint.EVENTS, BODY)
+    assert select.select([transport._connection.sock], [], [], TIMEOUT)[0]
+
+    assert transport.send(Endpoint.EVENTS, BODY).status == 200
+    assert len(server.clients) == 2
+
+
 def test_a_closed_transport_opens_again(server, transport):
     transport.send(Endpoint.EVENTS, BODY)
     transport.close()
@@ -223,6 +239,13 @@ def test_a_refused_port_was_never_sent(connect):
 
 def test_an_unknown_host_was_never_sent(connect):
     assert not unavailable(connect("https://mixpanel.invalid")).is_sent
+
+
+def test_a_silent_handshake_was_never_sent(connect):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+
+        assert not unavailable(connect(url, connect_seconds=0.1)).is_sent
 
 
 def test_a_failed_handshake_was_never_sent(server, connect):
@@ -275,3 +298,22 @@ def test_a_host_that_hangs_up_on_a_large_body_may_have_taken_it(connect):
         thread.join(TIMEOUT)
 
     assert caught.value.is_sent
+
+
+def test_a_refusal_before_the_body_was_read_is_an_answer(connect):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(100)
+                client.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+                client.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        transport = connect(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        reply = transport.send(Endpoint.PEOPLE, b"x" * 20_000_000)
+        thread.join(TIMEOUT)
+
+    assert reply.status == 413

@@ -154,7 +154,7 @@ def test_a_stop_ends_a_flush_that_waits_for_what_it_forgets(start):
     bench = start(RecordingTransport([Unavailable("no", is_sent=False)]))
     bench.submit("a")
     flushed: list[bool] = []
-    flusher = threading.Thread(target=lambda: flushed.append(bench.worker.flush(TIMEOUT)))
+    flusher = threading.Thread(target=lambda: flushed.append(bench.worker.flush(3 * TIMEOUT)))
     flusher.start()
     assert bench.transport.is_sending.wait(TIMEOUT)
 
@@ -180,20 +180,19 @@ def test_nothing_tracked_before_a_stop_leaves_after_it(start):
 def test_a_full_intake_drops_the_newest_but_no_identity_and_no_stop(start, caplog):
     bench = start(outbox_max_messages=3)
     bench.may_render.clear()
-    bench.submit("first")
+    bench.submit("first", at=NOW + 1)
     assert bench.rendering.wait(TIMEOUT)
 
     bench.submit("a", "b")
     for name in ("c", "d"):
         bench.submit(name, "too")
-    bench.submit("e")
-    bench.submit("$identify", is_identity=True, at=NOW + 1)
+    bench.submit("$identify", "too", is_identity=True, at=NOW + 1)
     bench.worker.submit(Stop([b"device"], NOW))
     bench.may_render.set()
 
     assert bench.worker.flush(TIMEOUT)
-    assert bench.stats().dropped["overflow"] == 4
-    assert "$identify" in bench.sent()
+    assert bench.stats().dropped == {"overflow": 4, "stopped": 2}
+    assert bench.stats().delivered == 3
     assert len([text for text in caplog.messages if "intake is full" in text]) == 1
 
 
@@ -359,6 +358,32 @@ def test_a_flush_that_can_start_no_thread_says_so(start, monkeypatch):
     assert not bench.worker.flush(TIMEOUT)
 
 
+def test_what_was_left_in_the_intake_is_stored_at_the_next_start(start):
+    bench = start(batch_size=1)
+    bench.worker._home.intake.items.append(([make_entry("left")], 1))
+
+    assert bench.worker._start()
+    assert bench.transport.is_sending.wait(TIMEOUT)
+
+
+def test_half_a_start_is_undone(start, monkeypatch):
+    before = threads()
+    start_thread = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "mp-asgi-sender":
+            raise RuntimeError("can't start new thread")
+        start_thread(self)
+
+    bench = start()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    bench.submit("a")
+
+    for thread in threads() - before:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
 def test_a_submit_that_can_start_no_thread_is_counted(start, monkeypatch):
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -374,33 +399,43 @@ def test_a_submit_that_can_start_no_thread_is_counted(start, monkeypatch):
     assert bench.sent() == ["c"]
 
 
-def test_the_end_of_the_interpreter_delivers(tmp_path):
-    script = """
-import sys
+def run_script(script: str) -> tuple[str, str]:
+    """Run a script to the end of its interpreter; answer what it printed."""
+    head = """
 from tests.delivery.test_worker import Bench
 from tests.support import RecordingTransport
 
 class Loud(RecordingTransport):
     def send(self, endpoint, body):
-        sys.stdout.write(body.decode())
-        sys.stdout.flush()
+        print(body.decode(), flush=True)
         return super().send(endpoint, body)
 
 bench = Bench(Loud(), flush_interval=3600.0)
-bench.submit("a", "b")
+bench.worker.flush(0)
 """
-    path = os.pathsep.join([".", *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-c", head + script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
+    return done.stdout, done.stderr
 
-    assert done.stdout == '[{"event":"a","fill":""},{"event":"b","fill":""}]'
-    assert done.stderr == ""
+
+def test_the_end_of_the_interpreter_delivers():
+    assert run_script("bench.submit('a')") == ('[{"event":"a","fill":""}]\n', "")
+
+
+def test_a_close_that_left_nothing_takes_its_exit_hook_back():
+    script = """
+bench.worker._exit_hook = lambda: print("hooked")
+bench.submit("a")
+bench.worker.close(10)
+"""
+
+    assert run_script(script) == ('[{"event":"a","fill":""}]\n', "")
 
 
 def in_child(run: Callable[[], str]) -> str:

@@ -152,9 +152,8 @@ class MemoryOutbox:
                 )
                 for start, part in ((0, messages[:middle]), (middle, messages[middle:]))
             ]
-            self._unindex(waiting)
             self._lines[waiting.entry.endpoint].replace(waiting, halves)
-            for half in halves:
+            for half in halves:  # the first takes over the id, and the place in the index
                 self._index(half)
 
     def bury(self, id: int, refusals: Sequence[Refusal], now: float) -> bool:  # noqa: A002

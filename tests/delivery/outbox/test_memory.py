@@ -30,6 +30,14 @@ class TestMemoryOutbox(OutboxContract):
         assert outbox.put([make_entry("a", device=b"0")], NOW).stored == 1
         assert outbox.put([make_entry("a", device=b"1")], NOW).stopped == 1
 
+    def test_a_stop_mark_that_is_renewed_is_young_again(self, outbox):
+        outbox.forget([b"%d" % number for number in range(memory.MAX_STOP_MARKS)], NOW)
+        outbox.forget([b"0"], NOW)
+
+        outbox.forget([b"another"], NOW)
+
+        assert outbox.put([make_entry("a", device=b"0")], NOW).stopped == 1
+
     def test_what_is_gone_leaves_nothing_behind(self, outbox):
         outbox.put([make_entry("a", "b", user=b"user"), make_entry("c")], NOW)
         outbox.split(take(outbox)[0].id)
