@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench lint types format clean
+.PHONY: demo test check bench lint types docs format clean
 
 demo: $(VENV)/ready-demo  ## the example shop and a local Mixpanel stand-in; WSGI=1 for Flask
 	@$(BIN)/mp-asgi demo $(if $(WSGI),--wsgi)
@@ -24,7 +24,10 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/ready  ## write the generated part of docs/configuration.md
+	$(BIN)/python -m mp_asgi.settings.table docs/configuration.md
 
 format: $(VENV)/ready
 	$(BIN)/ruff format .

@@ -9,7 +9,7 @@ from typing import Any
 
 from .consent.policy import ConsentPolicy
 from .cookies import CookieStyle
-from .core import Core, Handover
+from .core import Core, Handover, Sink
 from .delivery.counters import Counters, Stats
 from .delivery.outbox.base import Outbox
 from .delivery.outbox.memory import MemoryOutbox
@@ -61,7 +61,7 @@ class Analytics:
         self._counters = Counters()
         self._stops: dict[bytes, float] = {}
         self._warned: set[str] = set()
-        self.core = _make_core(self.settings, self, clock, random_bytes)
+        self.core = make_core(self.settings, self, clock, random_bytes)
         self._has_identity_events = self.core.mode is IdentityMode.ORIGINAL
         self._renderer = Renderer(
             token=self.settings.token,
@@ -155,12 +155,21 @@ class Analytics:
         return HTTPTransport(self.settings)
 
 
-def _make_core(
+def make_core(
     settings: Settings,
-    sink: Analytics,
+    sink: Sink,
     clock: Callable[[], float],
     random_bytes: Callable[[int], bytes],
 ) -> Core:
+    """Make the rules of one process from its settings.
+
+    Args:
+        settings: What was configured.
+        sink: Where the exchanges' consequences go.
+        clock: Seconds since the epoch.
+        random_bytes: Where IDs come from.
+    """
+
     def style(name: str, *, is_http_only: bool) -> CookieStyle:
         return CookieStyle(
             name=name,

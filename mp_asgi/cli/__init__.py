@@ -1,16 +1,35 @@
 """Read the command line and call the one command it names."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
-from . import demo
+from mp_asgi._version import __version__
+
+from . import demo, explain, secret
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `mp-asgi`. Return 0 if it went well, 1 on a problem, 2 on wrong usage."""
-    parser = argparse.ArgumentParser(prog="mp-asgi")
+    """Run `mp-asgi`.
+
+    Args:
+        arguments: Instead of the process's own.
+
+    Returns:
+        0 if it went well, 1 on a problem, 2 on wrong usage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mp-asgi", description="Mixpanel server-side tracking, with consent."
+    )
+    parser.add_argument("--version", action="version", version=f"mp-asgi {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo.add(subparsers)
+    for command in (demo, secret, explain):
+        command.add(subparsers)
     args = parser.parse_args(arguments)
-    code: int = args.run(args)
+    try:
+        code: int = args.run(args)
+    except BrokenPipeError:
+        # The reader of our output is gone, as in `| head`.
+        sys.stderr.close()
+        return 0
     return code

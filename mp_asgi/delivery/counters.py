@@ -4,17 +4,8 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-_TOTALS: Final = (
-    "accepted",
-    "delivered",
-    "buried",
-    "retried",
-    "unpersisted",
-    "cross_site",
-    "cookie_invalid",
-)
+_Counts = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +69,31 @@ class Counters:
         store = self._store()
         with store.lock:
             counts = {key: n for key, n in store.counts.items() if n}
-        totals = dict.fromkeys(_TOTALS, 0)
-        dropped: dict[str, int] = {}
-        refused: dict[str, int] = {}
-        other: dict[str, int] = {}
-        labelled = {"dropped": dropped, "refused": refused}
-        for (name, reason), n in counts.items():
-            if name in totals:
-                totals[name] += n
-            elif name in labelled:
-                labelled[name][reason] = n
-            else:
-                other[f"{name}.{reason}" if reason else name] = n
         return Stats(
-            accepted=totals["accepted"],
-            delivered=totals["delivered"],
-            buried=totals["buried"],
-            retried=totals["retried"],
-            dropped=dropped,
-            refused=refused,
-            unpersisted=totals["unpersisted"],
-            cross_site=totals["cross_site"],
-            cookie_invalid=totals["cookie_invalid"],
-            other=other,
+            accepted=_total(counts, "accepted"),
+            delivered=_total(counts, "delivered"),
+            buried=_total(counts, "buried"),
+            retried=_total(counts, "retried"),
+            dropped=_by_reason(counts, "dropped"),
+            refused=_by_reason(counts, "refused"),
+            unpersisted=_total(counts, "unpersisted"),
+            cross_site=_total(counts, "cross_site"),
+            cookie_invalid=_total(counts, "cookie_invalid"),
+            other={
+                f"{name}.{reason}" if reason else name: n
+                for (name, reason), n in counts.items()
+                if name not in Stats.__slots__
+            },
         )
 
     def _store(self) -> _Store:
         pid = os.getpid()
         return self._stores.get(pid) or self._stores.setdefault(pid, _Store())
+
+
+def _total(counts: _Counts, wanted: str) -> int:
+    return sum(n for (name, _), n in counts.items() if name == wanted)
+
+
+def _by_reason(counts: _Counts, wanted: str) -> dict[str, int]:
+    return {reason: n for (name, reason), n in counts.items() if name == wanted}

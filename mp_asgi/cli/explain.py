@@ -1,0 +1,194 @@
+"""`mp-asgi explain`: say what one request would lead to under the current settings.
+
+The request runs through the same exchange as a real one; its consequences go nowhere.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from mp_asgi.analytics import make_core
+from mp_asgi.core import Handover
+from mp_asgi.errors import SettingsError
+from mp_asgi.exchange import Exchange, Phase
+from mp_asgi.settings import Settings
+
+_WHAT_IT_MEANS = {
+    "granted": "events are sent",
+    "denied": "nothing is sent, waiting events are forgotten",
+    "unknown": "nothing is sent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the request would lead to; the names are those of the JSON."""
+
+    state: str
+    reason: str
+    source: str
+    sends: bool
+    sets_id_cookie: bool
+    deletes_id_cookie: bool
+    device_id: str | None
+    user_id: str | None
+    needs_prompt: bool
+
+
+class _Nowhere:
+    """A sink that only notes whether something would leave."""
+
+    def __init__(self) -> None:
+        self.has_accepted = False
+
+    def accept(self, handover: Handover) -> None:
+        self.has_accepted = bool(handover.items)
+
+    def stop(self, keys: Sequence[bytes], at: float) -> None:
+        """Forget nothing."""
+
+    def is_stopped(self, key: bytes) -> bool:
+        """Know of no stop."""
+        del key
+        return False
+
+    def count(self, name: str, number: int = 1, reason: str = "") -> None:
+        """Count nothing."""
+
+    def warn(self, topic: str, message: str) -> None:
+        """Log nothing."""
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="say what one request would lead to, and why",
+        description="Run one request that tracks one event through the current settings, and say "
+        "what it would lead to. Nothing is sent. identify_from and consent_from belong to the "
+        "app and are not called; --user stands in for the first.",
+    )
+    parser.add_argument(
+        "--url", default="https://localhost/", type=_parse_url, help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        type=_parse_header,
+        metavar="'NAME: VALUE'",
+        help="a request header; may be repeated",
+    )
+    parser.add_argument("--user", metavar="ID", help="the user whom the app knows")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the explanation."""
+    try:
+        settings = Settings.from_env()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    explanation = explain(settings, args.url, args.header, args.user)
+    if args.json:
+        print(json.dumps({name: getattr(explanation, name) for name in explanation.__slots__}))
+    else:
+        print(_render(explanation))
+    return 0
+
+
+def explain(
+    settings: Settings, url: str, headers: Sequence[tuple[bytes, bytes]], user: str | None
+) -> Explanation:
+    """Run one request that tracks one event.
+
+    Args:
+        settings: As configured.
+        url: Of the request; https makes cookies secure.
+        headers: Names in lower case.
+        user: The answer of `identify_from`, if any.
+    """
+
+    def identify_from(_: object) -> str | None:
+        return user
+
+    is_asked = settings.identify_from is not None or user is not None
+    settings = replace(
+        settings, identify_from=identify_from if is_asked else None, consent_from=None
+    )
+    sink = _Nowhere()
+    core = make_core(settings, sink, time.time, os.urandom)
+    parts = urlsplit(url)
+    if not any(name == b"host" for name, _ in headers):
+        headers = [*headers, (b"host", parts.netloc.encode("ascii", "replace"))]
+    head = core.heads.read_asgi(core.clock(), parts.scheme, None, headers)
+    exchange = Exchange(core, head, Phase.OPEN)
+    exchange.track("Explained", None)
+    exchange.begin_response(None)
+    headers = exchange.write_headers(200, []) or []
+    exchange.close(None)
+
+    name = core.id_style.name.encode("ascii")
+    ids = [
+        value for _, value in headers if value.startswith((name + b"=", b"__Host-" + name + b"="))
+    ]
+    is_deleted = any(b"; Max-Age=0;" in cookie for cookie in ids)
+    known = core.jars.read(head.cookie, is_secure=core.schemes.is_secure(head)).visitor
+    visitor, decision = exchange.visitor(), exchange.decision
+    is_kept = visitor is not None and known is not None and visitor.device_id == known.device_id
+    return Explanation(
+        state=decision.state.value,
+        reason=decision.reason.value,
+        source=decision.source,
+        sends=sink.has_accepted,
+        sets_id_cookie=bool(ids) and not is_deleted,
+        deletes_id_cookie=is_deleted,
+        device_id=visitor.device_id if visitor is not None and is_kept else None,
+        user_id=None if visitor is None else visitor.user_id,
+        needs_prompt=decision.needs_prompt,
+    )
+
+
+def _render(explanation: Explanation) -> str:
+    if explanation.deletes_id_cookie:
+        cookie = "deleted"
+    elif explanation.sets_id_cookie:
+        cookie = "set"
+    else:
+        cookie = "left as it is"
+    device = explanation.device_id or ("a new one" if explanation.sends else "not used")
+    rows: list[tuple[str, Any]] = [
+        ("decision", f"{explanation.state}: {_WHAT_IT_MEANS[explanation.state]}"),
+        ("because", f"{explanation.reason} (source: {explanation.source})"),
+        ("ID cookie", cookie),
+        ("device ID", device),
+        ("user ID", explanation.user_id or "none"),
+        ("prompt", "ask the visitor" if explanation.needs_prompt else "not needed"),
+    ]
+    return "\n".join(f"{name:<10} {value}" for name, value in rows)
+
+
+def _parse_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL; write https://host/path")
+    return text
+
+
+def _parse_header(text: str) -> tuple[bytes, bytes]:
+    name, separator, value = text.partition(":")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no header; write 'Name: value'")
+    encoded = value.strip().encode("latin-1", "replace")
+    return name.strip().lower().encode("latin-1", "replace"), encoded
