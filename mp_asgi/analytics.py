@@ -114,7 +114,7 @@ class Analytics:
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         """Take a denial: what waits under these keys is forgotten."""
         for key in keys:
-            if len(self._stops) >= MAX_REMEMBERED_STOPS:
+            if key not in self._stops and len(self._stops) >= MAX_REMEMBERED_STOPS:
                 self._stops.pop(next(iter(self._stops)), None)
             self._stops[key] = at
         self._worker.submit(Stop(tuple(keys), at))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .analytics import Analytics
 from .errors import SettingsError
 from .exchange import Phase
+from .head import RequestHead
 from .tracker import SCOPE_KEY, Tracker
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _STARTS = frozenset(
         "websocket.http.response.start",
     }
 )
+_SOCKET_STARTS = frozenset({"websocket.accept", "websocket.close"})
+_ASIDES = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
+_OPEN = Phase.OPEN
 _STARTED = Phase.STARTED
 _CLOSED = Phase.CLOSED
 _FINAL = 200  # a start message with a lower status announces the response, it does not start it
@@ -72,7 +76,6 @@ class MixpanelMiddleware:
             return
         self._core = self.analytics.core
         self._clock = self._core.clock
-        self._read_head = self._core.heads.read_asgi
         self._served = _SERVED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +88,7 @@ class MixpanelMiddleware:
             # ASGI allows any iterable, or none; the app must still find what we read.
             headers = scope["headers"] = list(headers or ())
         scheme, client = scope.get("scheme"), scope.get("client")
-        seed = (self._core, self._read_head, self._clock(), scheme, client, headers)
+        seed = (self._core, RequestHead, self._clock(), scheme, client, headers)
         tracker = scope[SCOPE_KEY] = Tracker(seed)
         state = scope.get("state")
         if state is None:
@@ -155,6 +158,7 @@ class MixpanelMiddleware:
             await self.app(scope, receive_and_note, send_after_drain)
         except Exception:
             if is_received:
+                await self._drain()  # a shutdown that fails is one, too
                 raise
             # The app does not speak lifespan; we still want to hear of the shutdown.
             await self._answer_lifespan(receive, send)
@@ -181,8 +185,14 @@ def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message
     """
     kind = message["type"]
     if kind in _STARTS:
-        return _start(tracker, exchange, scope, message)
-    if tracker.phase:
+        if message.get("status", _FINAL) < _FINAL:
+            return message
+        tracker.phase = _STARTED
+        has_cookies = exchange.begin_response(scope)
+        if kind in _SOCKET_STARTS:
+            exchange.end_response()
+        return _with_cookies(exchange, message) if has_cookies else message
+    if tracker.phase is not _OPEN and kind not in _ASIDES:
         if not exchange.is_settled:
             exchange.begin_response(scope)  # it was first used after the start
         if not message.get("more_body", False):
@@ -190,17 +200,10 @@ def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message
     return message
 
 
-def _start(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message) -> Message:
-    """Run the seam at the response's start."""
-    status = message.get("status")
-    if status is not None and status < _FINAL:
+def _with_cookies(exchange: Exchange, message: Message) -> Message:
+    if message["type"] == "websocket.close":
         return message
-    tracker.phase = _STARTED
-    has_cookies = exchange.begin_response(scope)
-    kind = message["type"]
-    if kind in {"websocket.accept", "websocket.close"}:
-        exchange.end_response()
-    if not has_cookies or kind == "websocket.close":
-        return message
-    written = exchange.write_headers(status, message.get("headers") or ())
-    return message if written is None else {**message, "headers": written}
+    # It may be an iterator, and then we are the one who gets to read it.
+    headers = list(message.get("headers") or ())
+    written = exchange.write_headers(message.get("status"), headers)
+    return {**message, "headers": headers if written is None else written}

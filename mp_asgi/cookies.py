@@ -5,10 +5,12 @@ Never `http.cookies` nor Starlette's `cookie_parser`: their unquoting is quadrat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 MAX_VALUE_BYTES = 4_096  # rfc6265bis 5.5: browsers drop a longer pair, so ours never is
 MAX_SAME_NAME = 4  # more copies of one name are an attack, not a browser
+
+_HOST_PREFIX = "__Host-"
 
 
 class Scanner:
@@ -20,13 +22,15 @@ class Scanner:
     __slots__ = ("_names",)
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = {name.encode("ascii"): name for name in names}
+        encoded = {name.encode("ascii"): name for name in names}
+        # Pairs are separated by a semicolon, and all but the first begin with a space.
+        self._names = encoded | {b" " + name: encoded[name] for name in encoded}
 
     def scan(self, header: bytes) -> tuple[tuple[str, bytes], ...]:
         """Read name and value of each from a Cookie header."""
         names = self._names
         found = []
-        for pair in header.replace(b"; ", b";").split(b";"):
+        for pair in header.split(b";"):
             name, _, value = pair.partition(b"=")
             if name in names:
                 found.append((names[name], value))
@@ -50,26 +54,34 @@ class CookieStyle:
     path: str
     samesite: str
     is_http_only: bool
+    _ends: tuple[bytes, bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # What follows Max-Age, by is_secure: a minting response should not join words.
+        ends = (self._render_end(is_secure=False), self._render_end(is_secure=True))
+        object.__setattr__(self, "_ends", ends)
 
     def wire_name(self, *, is_secure: bool) -> str:
         """Answer the name on the wire: `__Host-` before it wherever browsers allow it."""
         if is_secure and self.path == "/" and not self.domain:
-            return f"__Host-{self.name}"
+            return _HOST_PREFIX + self.name
         return self.name
 
     def render(self, value: bytes, max_age: int, *, is_secure: bool) -> bytes:
         """Render the value of a Set-Cookie header. A `max_age` of 0 deletes the cookie."""
-        return self._render_named(
-            self.wire_name(is_secure=is_secure), value, max_age, is_secure=is_secure
-        )
+        name = self.wire_name(is_secure=is_secure).encode("ascii")
+        return b"%b=%b; Max-Age=%d%b" % (name, value, max_age, self._ends[is_secure])
 
     def render_deletion(self, wire_name: str, *, is_secure: bool) -> bytes:
         """Render a Set-Cookie that deletes the cookie of exactly this name on the wire."""
-        must_be_secure = is_secure or wire_name.startswith("__Host-")
-        return self._render_named(wire_name, b"", 0, is_secure=must_be_secure)
+        if wire_name.startswith(_HOST_PREFIX) and wire_name != self.wire_name(is_secure=is_secure):
+            # rfc6265bis 4.1.3.2 holds for a deletion too: Secure, Path=/ and no Domain.
+            style = replace(self, domain="", path="/")
+            return style.render_deletion(wire_name, is_secure=True)
+        return b"%b=; Max-Age=0%b" % (wire_name.encode("ascii"), self._ends[is_secure])
 
-    def _render_named(self, name: str, value: bytes, max_age: int, *, is_secure: bool) -> bytes:
-        parts = [f"Max-Age={max_age}", f"Path={self.path}"]
+    def _render_end(self, *, is_secure: bool) -> bytes:
+        parts = ["", f"Path={self.path}"]
         if self.domain:
             parts.append(f"Domain={self.domain}")
         if is_secure:
@@ -79,4 +91,4 @@ class CookieStyle:
         # Browsers refuse SameSite=None without Secure; without it, say nothing.
         if is_secure or self.samesite != "None":
             parts.append(f"SameSite={self.samesite}")
-        return name.encode("ascii") + b"=" + value + b"; " + "; ".join(parts).encode("ascii")
+        return "; ".join(parts).encode("ascii")

@@ -1,8 +1,8 @@
 """Hold what the exchanges of one process share, and say where their consequences go."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
 from .consent.policy import ConsentPolicy, Decision
@@ -55,6 +55,26 @@ class Sink(Protocol):
         """Log a message, once a topic."""
 
 
+class Lock(Protocol):
+    """A re-entrant lock."""
+
+    def acquire(self) -> bool:
+        """Wait for it."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> object: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Core:
     """The rules made from one process's settings, and its sources of time and randomness.
@@ -81,6 +101,6 @@ class Core:
     sink: Sink
     clock: Callable[[], float]
     random_bytes: Callable[[int], bytes]
-    lock: AbstractContextManager[object]
+    lock: Lock
     has_late_answers: bool
     known_names: set[str]

@@ -7,8 +7,8 @@ Sans-IO: both doors drive the same object in the same order and decide nothing t
     end_response()               the body is complete: hand over what was tracked
     close(connection)            the app has returned or raised: nothing is left behind
 
-The way of a consenting visitor who is known and tracks an event takes no lock and opens
-neither `Hearing` nor `Visit`; those hold what an act or a late answer changes.
+The way of a consenting visitor who is known and tracks an event takes no lock before the
+hand-over and opens no `Case`; that holds what an act or a late answer changes.
 """
 
 import re
@@ -16,19 +16,16 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-from .consent.hearing import Hearing
-from .consent.policy import DISABLED, AppAnswer, Decision, Reason, State
-from .consent.signals import Said, is_cross_site
+from .case import Case
+from .consent.policy import DISABLED, Decision, Reason, State
 from .core import Core, Handover
 from .errors import InvalidEvent
 from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor, read_user_id
 from .jar import EMPTY_JAR, Jar
-from .late import ask_consent, ask_user
-from .plan import Outcome, Planner
 from .properties import MAX_STRING_BYTES, Properties, freeze
 from .response import CookiePlan, Headers
-from .visit import Visit, Write, read_visitor
+from .visit import Write, read_visitor, recognise
 from .wire import IDENTITY_EVENTS, MAX_PROPERTIES, Item, What
 
 MAX_KNOWN_NAMES: Final = 1_000
@@ -60,10 +57,10 @@ class Exchange:
     """
 
     __slots__ = (
+        "_case",
         "_core",
         "_epoch",
         "_head",
-        "_hearing",
         "_held_updates",
         "_is_secure",
         "_items",
@@ -71,7 +68,6 @@ class Exchange:
         "_phase",
         "_plan",
         "_registered",
-        "_visit",
         "_visitor",
         "decision",
         "is_settled",
@@ -85,23 +81,34 @@ class Exchange:
         self._epoch = 0  # a denial ends one; what was tracked in an ended one never leaves
         self.is_settled = False
         self._visitor: Visitor | None = None
-        self._visit: Visit | None = None
-        self._hearing: Hearing | None = None
+        self._case: Case | None = None
         self._plan: CookiePlan | None = None
         self._registered: Properties | None = None
         self._held_updates: list[Item] | None = None  # profile updates that wait for a user
         self._is_secure = is_secure = core.schemes.is_secure(head)
+        self._jar: Jar = EMPTY_JAR
         if not core.settings.enabled:
-            self._jar: Jar = EMPTY_JAR
             self.decision: Decision = DISABLED
             return
         self._jar = jar = core.jars.read(head.cookie, is_secure=is_secure)
-        if head.signals is None:
-            self.decision = jar.decide(core.policy, core.clock())
-        else:
-            self.decision = self._hear().decision
+        if jar.decision is None or head.signals is not None or core.clock() > jar.holds_until:
+            self._decide()
+            return
+        self.decision = jar.decision
+        if not core.has_late_answers:  # those ask who it is only where somebody needed to know
+            self._visitor = jar.known
+
+    def _decide(self) -> None:
+        """Answer the first decision where none is remembered that still holds."""
+        core, jar = self._core, self._jar
         if jar.has_unreadable:
             core.sink.count("cookie_invalid")
+        self.decision = DISABLED  # until there is a better one
+        if self._head.signals is None:
+            self.decision = recognise(jar, core, core.clock())
+        else:
+            case = self._open_case()
+            self.decision = case.decision = case.hear().decision
 
     # --- what the app reads -------------------------------------------------------------------
 
@@ -117,6 +124,7 @@ class Exchange:
         Raises:
             InvalidEvent: The event cannot be sent.
         """
+        # The epoch first: what a denial overtakes from here on is of an ended one.
         core, epoch = self._core, self._epoch
         if not self.decision.is_granted and not self._may_hold():
             return None
@@ -132,7 +140,7 @@ class Exchange:
         insert_id = core.random_bytes(16).hex()
         visitor = self._visitor or self._who()
         self._items.append((_EVENT, name, insert_id, core.clock(), visitor, frozen, None, epoch))
-        if self._phase:
+        if self._phase is not _OPEN:
             self._follow()
         return insert_id
 
@@ -188,59 +196,52 @@ class Exchange:
         """
         user = read_user_id(user_id)
         with self._core.lock:
-            visit = self._open_visit()
-            visit.is_identified = True
-            visit.user_id = user
+            case = self._open_case()
+            case.identify(user)
             if self._is_tracking():
-                self._bind(user, Write.ACT)
+                self._bind(case, user, Write.ACT)
 
     def reset(self, *, new_device: bool | None) -> None:
         """Forget the user; take a new device ID in simplified mode, or where asked to."""
         with self._core.lock:
-            visit = self._open_visit()
-            visit.is_identified = True
-            visit.user_id = None
             self._drop_held_updates()
-            visit.reset(new_device=new_device, is_known=self._is_tracking())
-            self._visitor = visit.visitor
+            case = self._open_case()
+            case.reset(new_device=new_device, is_known=self._is_tracking())
+            self._visitor = case.visitor
 
     def grant(self, *, overrides_gpc: bool, is_trusted: bool) -> bool:
         """Record a grant. Return whether the visitor is granted now."""
         with self._core.lock:
             was_granted = self.decision.is_granted
-            hearing = self._hear()
-            if not hearing.may_grant(overrides_gpc=overrides_gpc):
-                self._core.sink.count("refused", 1, "grant_without_override")
+            case = self._open_case()
+            if not case.may_grant(overrides_gpc=overrides_gpc):
                 return was_granted
-            if not self._may_act(is_trusted=is_trusted):
+            if not self._may_act(case, is_trusted=is_trusted):
                 return was_granted
-            hearing.record(is_granted=True, now=self._core.clock())
+            case.record(is_granted=True)
             if not was_granted:
                 # What came before the grant came without one.
                 self._drop_items(Reason.NO_CHOICE)
                 self._drop_held_updates()
-            self.decision = hearing.decision
-            # At once, so that the next page's parallel requests share one ID.
-            visit = self._open_visit()
-            self._visitor = visit.current()
-            if visit.is_unsaved:
-                visit.write = Write.ACT
-            if visit.user_id is not None:
-                self._bind(visit.user_id, Write.ACT)
+            self.decision = case.decision
+            self._visitor = case.keep_visitor()
+            user = case.open_visit().user_id
+            if user is not None:
+                self._bind(case, user, Write.ACT)
             return True
 
     def deny(self, *, is_trusted: bool) -> None:
         """Record a denial: drop what this request tracked, forget what waits, delete the ID."""
         with self._core.lock:
-            if not self._may_act(is_trusted=is_trusted):
+            case = self._open_case()
+            if not self._may_act(case, is_trusted=is_trusted):
                 return
-            hearing = self._hear()
-            hearing.record(is_granted=False, now=self._core.clock())
-            self.decision = hearing.decision
+            case.record(is_granted=False)
+            self.decision = case.decision
             self._drop_items(Reason.DENIED_NOW)
             self._drop_held_updates()
-            self._stop(None)
-            self._open_visit().end(Write.ACT)
+            case.stop()
+            case.open_visit().end(Write.ACT)
             self._visitor = None
 
     # --- what the doors drive -----------------------------------------------------------------
@@ -251,8 +252,9 @@ class Exchange:
             self._settle(connection)
         if self._phase is _OPEN:
             self._phase = _STARTED
-            if self._visit is not None or self._hearing is not None or self._jar.needs_care:
-                self._plan = self._make_plan()
+            if self._case is not None or self._jar.needs_care:
+                with self._core.lock:
+                    self._plan = self._open_case().plan(is_secure=self._is_secure)
         return self._plan is not None and bool(self._plan)
 
     def write_headers(
@@ -260,13 +262,13 @@ class Exchange:
     ) -> Headers | None:
         """Answer a copy of the headers with our cookies; None where they must stay as they are."""
         written = self._plan.write(status, headers) if self._plan else None
-        if written is not None and self._visit is not None:
-            self._visit.is_unsaved = False
+        if written is not None and self._case is not None and self._case.visit is not None:
+            self._case.visit.is_unsaved = False
         return written
 
     def end_response(self) -> None:
         """Hand over what was tracked: the body is complete."""
-        if self.is_settled and (self._items or self._held_updates):
+        if self.is_settled and (self._items or self._held_updates is not None):
             self._hand_over()
 
     def close(self, connection: object) -> None:
@@ -274,8 +276,10 @@ class Exchange:
         if not self.is_settled:
             self._settle(connection)
         self._phase = _CLOSED
-        if self._items or self._visit is not None:
+        if self._items or self._held_updates is not None:
             self._hand_over()
+        elif self._case is not None:
+            self._case.give_up_unsaved()
 
     # --- gates and buffer ---------------------------------------------------------------------
 
@@ -297,23 +301,22 @@ class Exchange:
         self._core.sink.count("refused", 1, self.decision.reason.value)
         return False
 
-    def _may_act(self, *, is_trusted: bool) -> bool:
-        if not self._core.settings.enabled:
+    def _may_act(self, case: Case, *, is_trusted: bool) -> bool:
+        if not case.may_act(is_trusted=is_trusted):
             return False
-        if not is_trusted and is_cross_site(self._head.header):
-            self._core.sink.count("cross_site")
-            return False
-        if self._phase:
+        if self._phase is not _OPEN:
             self._core.sink.count("unpersisted")
         return True
 
     def _buffer(self, item: Item) -> None:
         self._items.append(item)
-        if self._phase:
+        if self._phase is not _OPEN:
             self._follow()
 
     def _follow(self) -> None:
         """Hand over at once what is tracked after the response has started."""
+        if self.decision.is_granted and not self._core.has_late_answers:
+            self.is_settled = True  # there is nobody to wait for
         if self.is_settled:
             self._hand_over()
         elif self._phase is _CLOSED:
@@ -335,7 +338,9 @@ class Exchange:
 
     def _hand_over(self) -> None:
         """The last gate of a request: a withdrawal while the body streamed still wins."""
-        with self._core.lock:
+        core = self._core
+        core.lock.acquire()  # `with` costs twice as much, and this is every tracking request's
+        try:
             if self._held_updates is not None:
                 self._drop_held_updates()
             # Only what is there now: another thread may append meanwhile, and follows itself.
@@ -345,11 +350,11 @@ class Exchange:
             if self._epoch or not decision.is_granted:
                 items = self._drop_ended(items)
             if items:
-                self._core.sink.accept(Handover(decision, items))
-            visit = self._visit
-            if visit is not None and visit.is_unsaved and self._phase is _CLOSED:
-                visit.is_unsaved = False
-                self._core.sink.count("unpersisted")
+                core.sink.accept(Handover(decision, items))
+            if self._case is not None and self._phase is _CLOSED:
+                self._case.give_up_unsaved()
+        finally:
+            core.lock.release()
 
     def _drop_ended(self, items: list[Item]) -> list[Item]:
         """Answer what was tracked under the grant that still holds."""
@@ -359,26 +364,31 @@ class Exchange:
             self._core.sink.count("refused", len(items) - len(kept), decision.reason.value)
         return kept
 
-    # --- identity -----------------------------------------------------------------------------
+    # --- who it is ----------------------------------------------------------------------------
+
+    def _open_case(self) -> Case:
+        """Answer the case, knowing who it is now. Under the lock.
+
+        From its opening on, the case's decision is the one to follow.
+        """
+        case = self._case
+        if case is None:
+            case = self._case = Case(self._core, self._head, self._jar, self.decision)
+        case.visitor = self._visitor
+        return case
 
     def _who(self) -> Visitor:
         """Answer the visitor, minting where there is none: only where calls count."""
-        if self._visitor is None and self._visit is None:
-            self._visitor = read_visitor(self._jar, self._core, self._core.clock())
-        if self._visitor is None:
-            with self._core.lock:  # two threads of one request never mint two IDs
-                self._visitor = self._open_visit().current()
-        return self._visitor
+        with self._core.lock:  # two threads of one request never mint two IDs
+            if self._visitor is None and (self._case is None or self._case.visit is None):
+                self._visitor = read_visitor(self._jar, self._core, self._core.clock())
+            if self._visitor is None:
+                self._visitor = self._open_case().current()
+            return self._visitor
 
-    def _open_visit(self) -> Visit:
-        if self._visit is None:
-            self._visit = Visit(self._core, self._jar, self._visitor)
-        return self._visit
-
-    def _bind(self, user_id: str, write: Write) -> None:
-        visit = self._open_visit()
-        is_first = visit.bind(user_id, write)
-        self._visitor = visitor = visit.current()
+    def _bind(self, case: Case, user_id: str, write: Write) -> None:
+        is_first = case.bind(user_id, write)
+        self._visitor = visitor = case.current()
         if is_first and self._core.mode is IdentityMode.ORIGINAL:
             insert_id = self._core.random_bytes(16).hex()
             now = self._core.clock()
@@ -388,118 +398,64 @@ class Exchange:
         for item in held:
             self._buffer(_with_visitor(item, visitor))
 
-    def _stop(self, late_user: str | None) -> None:
-        """Forget this device's and this user's waiting events (RULES section 2, rule 3)."""
-        keys = self._core.keys
-        visitors = [item for item in (self._jar.visitor, self._visitor) if item is not None]
-        users = {late_user, *(item.user_id for item in visitors)}
-        if self._visit is not None:
-            users.add(self._visit.user_id)
-        found = {keys.device_key(item.device_id) for item in visitors}
-        found |= {keys.user_key(user) for user in users if user is not None}
-        if found:
-            self._core.sink.stop(sorted(found), self._core.clock())
-
     # --- the seam -----------------------------------------------------------------------------
-
-    def _hear(self) -> Hearing:
-        if self._hearing is None:
-            core = self._core
-            self._hearing = Hearing(
-                core.settings,
-                core.policy,
-                self._head,
-                own=self._jar.own,
-                consent_header=core.heads.consent_header,
-                now=core.clock(),
-            )
-        return self._hearing
 
     def _settle(self, connection: object) -> None:
         """Hear the app's late answers, then do what follows from the final decision."""
-        if self._core.has_late_answers and self._core.settings.enabled:
-            self._ask_consent(connection)
-        elif self.decision.is_granted:
+        core = self._core
+        if self.decision.is_granted and not core.has_late_answers:
             self.is_settled = True
             return
-        if self.decision.is_granted:
-            user = self._ask_user(connection) if self._visitor is not None else None
-            with self._core.lock:
-                self.is_settled = True
-                self._fill_late_user(user)
+        with core.lock:
+            case = self._open_case()
+        # The app's code runs without the lock.
+        if core.has_late_answers and core.settings.enabled:
+            answer = case.ask_consent(connection)
+            with core.lock:  # a denial in another thread may have come between
+                if answer is not None:
+                    case.hear_app(answer)
+                self.decision = case.decision
+        if not self.decision.is_granted:
+            self._settle_refusal(case, connection)
             return
-        is_denied = self.decision.state is State.DENIED and self.decision is not DISABLED
-        has_acted = self._hearing is not None and self._hearing.act is not None
-        is_stopping = is_denied and (has_acted or self._jar.visitor is not None)
-        user = self._ask_user(connection) if is_stopping else None
+        user = case.ask_user(connection) if self._visitor is not None else None
+        with core.lock:
+            self.is_settled = True
+            if user is not None and self._visitor is not None:
+                self._fill_late_user(user, self._visitor)
+
+    def _settle_refusal(self, case: Case, connection: object) -> None:
+        is_stopping = case.is_stopping()
+        user = case.ask_user(connection) if is_stopping else None
         with self._core.lock:
             self.is_settled = True
             self._drop_items(self.decision.reason)
             self._drop_held_updates()
+            case = self._open_case()
             if is_stopping:
-                self._stop(user if isinstance(user, str) else None)
-            self._end_visit(has_acted=has_acted)
+                case.stop(user if isinstance(user, str) else None)
+            case.end_visit()
+            self._visitor = None
 
     def _settle_without_connection(self) -> None:
         """Whoever comes after the end finds nobody to ask: an unread answer may be a denial."""
-        self.is_settled = True
-        if self._core.settings.consent_from is not None and self._core.settings.enabled:
-            hearing = self._hear()
-            hearing.hear_app(AppAnswer(Said.UNREADABLE), self._core.clock())
-            self.decision = hearing.decision
+        with self._core.lock:
+            self.is_settled = True
+            case = self._open_case()
+            case.hear_nobody()
+            self.decision = case.decision
 
-    def _ask_consent(self, connection: object) -> None:
-        consent_from = self._core.settings.consent_from
-        hearing = self._hearing
-        # A choice made in this request is newer, and a denial needs no second opinion.
-        has_acted = hearing is not None and hearing.act is not None
-        if consent_from is None or has_acted or self.decision.state is State.DENIED:
-            return
-        answer = ask_consent(consent_from, connection, self._core.sink)
-        hearing = self._hear()
-        hearing.hear_app(answer, self._core.clock())
-        self.decision = hearing.decision
-
-    def _ask_user(self, connection: object) -> str | Anonymous | None:
-        identify_from = self._core.settings.identify_from
-        is_asked = self._visit is None or not self._visit.is_identified
-        if identify_from is None or not is_asked:
-            return None
-        return ask_user(identify_from, connection, self._core.sink)
-
-    def _fill_late_user(self, user: str | Anonymous | None) -> None:
+    def _fill_late_user(self, user: str | Anonymous, visitor: Visitor) -> None:
         """Let `identify_from` name the visitor of everything that this request tracked."""
-        visitor = self._visitor
-        if user is None or visitor is None:
-            return
-        if isinstance(user, str):
-            if visitor.user_id != user or not visitor.owner_mark:
-                self._bind(user, Write.LATE)
-        elif visitor.owner_mark and self._core.mode is IdentityMode.SIMPLIFIED:
-            visit = self._open_visit()
-            visit.renew(Write.LATE)
-            self._visitor = visit.visitor
+        case = self._open_case()
+        if not isinstance(user, str):
+            case.leave_user()
+            self._visitor = case.visitor
+        elif visitor.user_id != user or not visitor.owner_mark:
+            self._bind(case, user, Write.LATE)
         who = self._who()
         for index, item in enumerate(self._items):
             self._items[index] = _with_visitor(item, who)
-
-    def _end_visit(self, *, has_acted: bool) -> None:
-        decision = self.decision
-        is_over = decision.state is State.DENIED or decision.is_stale
-        is_deleted = is_over and bool(self._jar.id_names)
-        self._visitor = None
-        if self._visit is not None or is_deleted:
-            write = Write.PASSIVE if is_deleted else Write.NOTHING
-            self._open_visit().end(Write.ACT if has_acted else write)
-
-    def _make_plan(self) -> CookiePlan | None:
-        visit, hearing = self._visit, self._hearing
-        write = visit.write if visit is not None else Write.NOTHING
-        act = hearing.act if hearing is not None and hearing.is_recorded else None
-        if act is None and write is Write.NOTHING and not self._jar.needs_care:
-            return None
-        planner = Planner(self._core, self._head, self._jar, is_secure=self._is_secure)
-        return planner.make(Outcome(self.decision, act, self._visitor, write))
 
 
 def _with_visitor(item: Item, visitor: Visitor) -> Item:

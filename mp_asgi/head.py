@@ -1,10 +1,11 @@
 """Hold what a request says of itself, as values: the part of it that identity and consent read."""
 
 import ipaddress
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 MAX_QUICK_SECONDS = 2.0  # RULES section 1, rule 7: maintenance only on an answer this fast
+
+_SECURE = frozenset({"https", "wss"})
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -13,7 +14,7 @@ class RequestHead:
     """Scheme, client, cookies and headers of a request; nothing of the connection itself.
 
     Args:
-        wanted: Names that may be read into `signals`, and the two that have attributes.
+        reader: Knows the names that are read into `signals`, and the two that have attributes.
         started: Seconds since the epoch when the request reached us.
         scheme: As the server saw it.
         client: As the server saw it.
@@ -40,7 +41,7 @@ class RequestHead:
 
     def __init__(
         self,
-        wanted: Collection[bytes],
+        reader: "HeadReader",
         started: float,
         scheme: str | None,
         client: Sequence[object] | None,
@@ -48,6 +49,7 @@ class RequestHead:
     ) -> None:
         cookie = forwarded_proto = b""
         signals: dict[bytes, bytes] | None = None
+        wanted = reader.wanted
         for name, value in headers:
             if name in wanted:
                 if name == b"cookie":
@@ -93,19 +95,22 @@ class HeadReader:
 
     def __init__(self, consent_header: str) -> None:
         self.consent_header = consent_header.lower().encode("ascii")
-        self._wanted = frozenset(
+        self.wanted = frozenset(
             {b"cookie", b"sec-gpc", b"dnt", b"x-forwarded-proto", self.consent_header}
         )
         others = (b"accept", b"host", b"origin")
         fetch = (b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site")
-        self._names = (*sorted(self._wanted), *others, *fetch)
+        self._names = (*sorted(self.wanted), *others, *fetch)
         #: What the WSGI door takes out of an environ, so that nothing holds the environ itself.
         self.environ_keys = tuple(
             "HTTP_" + name.decode("ascii").upper().replace("-", "_") for name in self._names
         )
 
-        #: Makes a head of what an ASGI scope says: started, scheme, client, headers.
-        self.read_asgi: Callable[..., RequestHead] = partial(RequestHead, self._wanted)
+    def read_asgi(
+        self, started: float, scheme: str | None, client: Sequence[object] | None, headers: Headers
+    ) -> RequestHead:
+        """Make a head of what an ASGI scope says; see `RequestHead`."""
+        return RequestHead(self, started, scheme, client, headers)
 
     def read_wsgi(
         self,
@@ -128,7 +133,7 @@ class HeadReader:
             if value is not None
         ]
         client = None if address is None else (address,)
-        return RequestHead(self._wanted, started, scheme, client, headers)
+        return RequestHead(self, started, scheme, client, headers)
 
 
 class SchemeReader:
@@ -147,10 +152,8 @@ class SchemeReader:
         """Answer for one request."""
         if self._is_forced is not None:
             return self._is_forced
-        if head.scheme in {"https", "wss"}:
-            return True
-        if not head.forwarded_proto or head.client is None:
-            return False
+        if not head.forwarded_proto or head.scheme in _SECURE or head.client is None:
+            return head.scheme in _SECURE
         # The last value is the nearest proxy's; those before it came from outside.
         nearest = head.forwarded_proto.rsplit(b",", 1)[-1].strip().lower()
         return nearest in {b"https", b"wss"} and self._is_trusted(str(head.client[0]))

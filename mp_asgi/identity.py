@@ -49,7 +49,7 @@ FORBIDDEN_IDS: Final = frozenset(
 
 _DEVICE_PREFIX: Final = "$device:"
 _MINTED: Final = "m"
-_VARIANTS: Final = "89ab"
+_VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class Anonymous(Enum):
@@ -151,9 +151,9 @@ def mint(random_bytes: Callable[[int], bytes], now: float) -> Visitor:
     """Answer a visitor with a new UUID v4, the only form that Original ID merge accepts."""
     digits = random_bytes(16).hex()
     # RFC 9562 section 5.4: version 4, variant 10.
-    variant = _VARIANTS[int(digits[16], 16) & 3]
     device_id = (
-        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-"
+        f"{_VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:]}"
     )
     return Visitor(device_id, int(now))
 
@@ -171,7 +171,7 @@ def read_user_id(value: object) -> str:
         InvalidEvent: `forbidden_id` for what Mixpanel refuses or would merge strangers by.
     """
     if isinstance(value, (int, float, UUID)) and not isinstance(value, bool):
-        value = str(value)
+        value = _print_number(value)
     if not isinstance(value, str):
         raise InvalidEvent(
             "forbidden_id", f"A user ID is text or a number, not {type(value).__name__}."
@@ -185,6 +185,15 @@ def read_user_id(value: object) -> str:
     if size > MAX_ID_BYTES:
         raise InvalidEvent("forbidden_id", f"A user ID has at most {MAX_ID_BYTES} bytes.")
     return str.__str__(value)
+
+
+def _print_number(value: float | UUID) -> str:
+    try:
+        return str(value)
+    except ValueError as error:  # an integer over 4300 digits (CVE-2020-10735)
+        raise InvalidEvent(
+            "forbidden_id", f"A user ID has at most {MAX_ID_BYTES} bytes."
+        ) from error
 
 
 def _decode_user(text: bytes) -> str:

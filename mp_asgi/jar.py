@@ -3,7 +3,9 @@
 What a jar says is only what was signed; whether it still counts is asked with the time.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
@@ -18,7 +20,11 @@ SCRIPT_COOKIE: Final = "mp_choice"  # `mp_choice=denied` may be written by a pag
 MAX_REMEMBERED: Final = 1_024  # jars by header, and as many by our cookies alone
 MAX_REMEMBERED_BYTES: Final = 8_192
 
+Found = tuple[tuple[str, bytes], ...]
+"""Our cookies of one request, name and value, in the order they came."""
+
 _Key = TypeVar("_Key")
+_Memos = tuple["OrderedDict[_Key, Jar]", "OrderedDict[_Key, Jar]"]
 
 
 class Jar:
@@ -33,14 +39,19 @@ class Jar:
         needs_care: One is unreadable, or was signed by a key that is on its way out.
         decision: What these cookies alone lead to, if that is a grant.
         decided_until: Seconds since the epoch until which it holds.
+        known: Who the ID cookie says this is, as far as that counts.
+        holds_until: Seconds since the epoch until which `decision` and `known` hold both; 0 if
+            they are to be asked for.
     """
 
     __slots__ = (
         "decided_until",
         "decision",
         "has_unreadable",
+        "holds_until",
         "id_names",
         "is_visitor_current",
+        "known",
         "needs_care",
         "own",
         "visitor",
@@ -63,6 +74,8 @@ class Jar:
         self.needs_care = has_unreadable or not (is_visitor_current and own.is_current)
         self.decision: Decision | None = None
         self.decided_until = 0.0
+        self.known: Visitor | None = None
+        self.holds_until = 0.0
 
     def decide(self, policy: ConsentPolicy, now: float) -> Decision:
         """Answer what these cookies alone lead to; a grant is remembered while it holds."""
@@ -70,11 +83,18 @@ class Jar:
             return self.decision
         decision = policy.decide(Signals(self.own), now)
         choice = self.own.choice
-        if decision.is_granted and choice is not None:
+        # Not the empty jar: it is everybody's.
+        if decision.is_granted and (choice is not None or self.visitor is not None):
             # The time first: another thread may read in between.
-            self.decided_until = choice.at + policy.max_age
+            self.decided_until = math.inf if choice is None else choice.at + policy.max_age
             self.decision = decision
         return decision
+
+    def remember(self, known: Visitor | None, until: float) -> None:
+        """Keep who this is, beside a decision that `decide` keeps; both hold until then."""
+        # The time last: a thread that finds it finds the rest.
+        self.known = known
+        self.holds_until = until
 
 
 EMPTY_JAR: Final = Jar(NO_COOKIES)
@@ -108,10 +128,8 @@ class JarReader:
         self._consent_names = (f"__Host-{consent_style.name}", consent_style.name)
         self._scanner = Scanner([*self._id_names, *self._consent_names, SCRIPT_COOKIE])
         # By is_secure: the same header may be believed on http and not on https.
-        self._by_header: tuple[dict[bytes, Jar], dict[bytes, Jar]] = ({}, {})
-        self._by_cookies: tuple[
-            dict[tuple[tuple[str, bytes], ...], Jar], dict[tuple[tuple[str, bytes], ...], Jar]
-        ] = ({}, {})
+        self._by_header: _Memos[bytes] = (OrderedDict(), OrderedDict())
+        self._by_cookies: _Memos[Found] = (OrderedDict(), OrderedDict())
         self._lock = lock
 
     def read(self, header: bytes, *, is_secure: bool) -> Jar:
@@ -128,18 +146,20 @@ class JarReader:
         jar = by_cookies.get(found)
         if jar is None:
             jar = self._open(found, is_secure=is_secure)
-            self._remember(by_cookies, found, jar)
+            # One valid cookie is easy to get; huge ones beside it would fill the memory.
+            if sum([len(value) for _, value in found]) <= MAX_REMEMBERED_BYTES:
+                self._remember(by_cookies, found, jar)
         if len(header) <= MAX_REMEMBERED_BYTES:
             self._remember(memo, header, jar)
         return jar
 
-    def _remember(self, memo: dict[_Key, Jar], key: _Key, jar: Jar) -> None:
+    def _remember(self, memo: OrderedDict[_Key, Jar], key: _Key, jar: Jar) -> None:
         # Only what verified: a flood of forged cookies evicts nobody.
         if jar.visitor is None and jar.own.choice is None:
             return
         with self._lock:
             if len(memo) >= MAX_REMEMBERED:
-                del memo[next(iter(memo))]
+                memo.popitem(last=False)  # a plain dict walks over all that it ever deleted
             memo[key] = jar
 
     def _open(self, found: Sequence[tuple[str, bytes]], *, is_secure: bool) -> Jar:
@@ -156,6 +176,9 @@ class JarReader:
         )
 
     def _read_visitor(self, tokens: Sequence[bytes]) -> tuple[Visitor | None, bool]:
+        # Enough copies of a planted one must not hide the visitor's own.
+        if not tokens or not set(tokens[MAX_SAME_NAME:]) <= set(tokens[:MAX_SAME_NAME]):
+            return None, True
         verified = _unsign_all(self._id_signer, tokens)
         # Two that verify but differ: one of them was planted, and nobody knows which.
         if len({item.value for item in verified}) != 1:
@@ -169,11 +192,12 @@ class JarReader:
             value for name, value in found if name in self._consent_names and name != wire_name
         ]
         is_denied_by_script = (SCRIPT_COOKIE, b"denied") in found
+        if not tokens and not others:
+            return OwnCookies(None, False, True, is_denied_by_script)
         choices = self._read_choices(tokens)
         # Under the name that we would not believe a grant from, a denial still counts.
-        denials = [
-            item for item in (*choices, *self._read_choices(others)) if not item[0].is_granted
-        ]
+        heard = [*choices, *self._read_choices(others)] if others else choices
+        denials = [item for item in heard if not item[0].is_granted]
         if denials:
             choice, is_current = max(denials, key=lambda item: item[0].at)
             return OwnCookies(choice, False, is_current, is_denied_by_script)
@@ -188,6 +212,6 @@ class JarReader:
         return [(choice, is_current) for choice, is_current in parsed if choice is not None]
 
 
-def _unsign_all(signer: CookieSigner, tokens: Iterable[bytes]) -> list[Unsigned]:
-    unsigned = [signer.unsign(token) for token in list(tokens)[:MAX_SAME_NAME]]
+def _unsign_all(signer: CookieSigner, tokens: Sequence[bytes]) -> list[Unsigned]:
+    unsigned = [signer.unsign(token) for token in tokens[:MAX_SAME_NAME]]
     return [item for item in unsigned if item is not None]

@@ -3,15 +3,18 @@
 The app's code may fail: then the visitor stays unnamed, and unreadable consent means no.
 """
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from .consent.choice import StoredConsent
 from .consent.policy import AppAnswer
 from .consent.signals import Said
 from .core import Sink
 from .identity import ANONYMOUS, Anonymous, read_user_id
+
+_DENIED: Final = AppAnswer(Said.DENIED)
 
 
 def ask_user(
@@ -47,14 +50,18 @@ def _read_answer(answer: object) -> AppAnswer:
     if answer is None:
         return AppAnswer()
     if isinstance(answer, bool):
-        return AppAnswer(Said.GRANTED if answer else Said.DENIED)
+        return AppAnswer(Said.GRANTED) if answer else _DENIED
     if isinstance(answer, StoredConsent) and isinstance(answer.granted, bool):
-        said = Said.GRANTED if answer.granted else Said.DENIED
-        return AppAnswer(said, _read_time(answer.at))
+        # A denial counts whatever its time, also one that cannot be read.
+        return AppAnswer(Said.GRANTED, _read_time(answer.at)) if answer.granted else _DENIED
     raise TypeError("consent_from answers True, False, None or a StoredConsent")
 
 
-def _read_time(at: datetime | float | None) -> float | None:
+def _read_time(at: object) -> float | None:
     if isinstance(at, datetime):
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if at is None:
+        return None
+    if isinstance(at, bool) or not isinstance(at, (int, float)) or not math.isfinite(at):
+        raise TypeError("the time of a StoredConsent is a datetime or seconds since the epoch")
     return at

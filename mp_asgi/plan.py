@@ -4,8 +4,6 @@ RULES section 1, rule 7: acts always; renewals only where no faster answer can h
 this one.
 """
 
-from dataclasses import dataclass
-
 from .consent.choice import Choice
 from .consent.policy import Decision, Reason, State
 from .core import Core
@@ -17,7 +15,6 @@ from .settings import COOKIE_MAX_AGE
 from .visit import Write
 
 
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a request came to when its response started.
 
@@ -28,10 +25,15 @@ class Outcome:
         write: Why the ID cookie must be written or deleted.
     """
 
-    decision: Decision
-    act: Choice | None
-    visitor: Visitor | None
-    write: Write
+    __slots__ = ("act", "decision", "visitor", "write")
+
+    def __init__(
+        self, decision: Decision, act: Choice | None, visitor: Visitor | None, write: Write
+    ) -> None:
+        self.decision = decision
+        self.act = act
+        self.visitor = visitor
+        self.write = write
 
 
 class Planner:

@@ -34,10 +34,28 @@ def freeze(properties: Mapping[str, Any]) -> Properties:
         InvalidEvent: `unserialisable` for anything else; no code of the value is run.
     """
     scalars = _SCALARS
-    for value in properties.values():
-        if type(value) not in scalars:
-            return {key: _freeze(item, 1) for key, item in properties.items()}
+    for key, value in properties.items():
+        if type(value) not in scalars or type(key) is not str:
+            return _freeze_deep(properties)
     return dict(properties)
+
+
+def _freeze_deep(properties: Mapping[str, Any]) -> Properties:
+    try:
+        return {_freeze_key(key): _freeze(value, 1) for key, value in properties.items()}
+    except (ValueError, ArithmeticError) as error:
+        # What has no float (Decimal("sNaN")), no digits (10**5000), no UTC (the year 1 in Tokyo).
+        if isinstance(error, InvalidEvent):
+            raise
+        raise InvalidEvent("unserialisable", "A number or a time is out of range.") from error
+
+
+def _freeze_key(key: object) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    if key is None or type(key) in _SCALARS:
+        return str(key)
+    raise InvalidEvent("unserialisable", f"A property is named by a {type(key).__name__}.")
 
 
 def _freeze(value: object, depth: int) -> Any:
@@ -48,7 +66,7 @@ def _freeze(value: object, depth: int) -> Any:
     if isinstance(value, Enum):
         return _freeze(value.value, depth + 1)
     if isinstance(value, Mapping):
-        return {key: _freeze(item, depth + 1) for key, item in value.items()}
+        return {_freeze_key(key): _freeze(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_freeze(item, depth + 1) for item in value]
     if isinstance(value, AbstractSet):
@@ -61,7 +79,8 @@ def _freeze_leaf(value: object) -> Any:
         return str.__str__(value)
     if isinstance(value, datetime):
         moment = value.astimezone(UTC) if value.tzinfo else value
-        return moment.strftime("%Y-%m-%dT%H:%M:%S")  # Mixpanel docs: data-structure, dates in UTC
+        # Mixpanel docs: data-structure, dates in UTC and without a zone.
+        return moment.replace(tzinfo=None).isoformat(timespec="seconds")
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, UUID):
@@ -86,7 +105,7 @@ def fit(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: fit(item) for key, item in value.items() if (name := fit_text(_name(key)))}
+        return {name: fit(item) for key, item in value.items() if (name := fit_text(key))}
     if isinstance(value, list):
         return [fit(item) for item in value]
     if isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER:
@@ -100,10 +119,6 @@ def fit_text(text: str) -> str:
         return text
     encoded = text.encode("utf-8", "replace")
     return encoded[:MAX_STRING_BYTES].decode("utf-8", "ignore")
-
-
-def _name(key: object) -> str:
-    return key if isinstance(key, str) else fit_text(str(key))
 
 
 def _fit_integer(value: int) -> str | None:

@@ -4,13 +4,14 @@ DESIGN section 4 (Caches): a cookie that carries an act always goes out and make
 private; any other stays off what a shared cache may keep. Header lists are copied.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 Headers = list[tuple[bytes, bytes]]
 
-_CDN_HEADERS = frozenset({b"cdn-cache-control", b"surrogate-control"})
+_CACHE_HEADERS = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control"})
 _SHARED = frozenset({b"public", b"s-maxage", b"immutable"})
 _PRIVATE = frozenset({b"private", b"no-store"})
+_VARYING = frozenset({b"cookie", b"*"})
 
 
 class CookiePlan:
@@ -38,50 +39,56 @@ class CookiePlan:
             headers: Names in any case; not changed.
         """
         copied = [(name, value) for name, value in headers]
-        if not self.acts and is_shared(status, copied):
+        said = _Said(copied)
+        if not self.acts and (_is_kept_by_status(status) or said.is_shared):
             return None
         if status is not None:
-            copied = _merge_cache_control(copied, is_act=bool(self.acts))
-            copied = _merge_vary(copied)
-        copied.extend((b"set-cookie", cookie) for cookie in (*self.acts, *self.others))
+            if self.acts:
+                # No other word to caches may remain: the targeted ones (RFC 9213 2.2) win.
+                copied = [item for item in copied if item[0].lower() not in _CACHE_HEADERS]
+                copied.append((b"cache-control", b"private, no-store"))
+            elif not said.is_private:
+                # RFC 9111 7.3: Set-Cookie does not inhibit caching.
+                copied.append((b"cache-control", b"private"))
+            if not said.varies:
+                copied.append((b"vary", b"Cookie"))
+        copied.extend([(b"set-cookie", cookie) for cookie in (*self.acts, *self.others)])
         return copied
 
 
-def is_shared(status: int | None, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+class _Said:
+    """What the app's headers say to caches.
+
+    Attributes:
+        is_shared: A cache between us and the visitor may keep the response for others.
+        is_private: It may not, in so many words.
+        varies: The response depends on the Cookie header, or on everything.
+    """
+
+    __slots__ = ("is_private", "is_shared", "varies")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.is_shared = self.is_private = self.varies = False
+        for name, value in headers:
+            lower = name.lower()
+            if lower == b"cache-control":
+                directives = _words(value)
+                self.is_shared = self.is_shared or not _SHARED.isdisjoint(directives)
+                self.is_private = self.is_private or not _PRIVATE.isdisjoint(directives)
+            elif lower == b"vary":
+                self.varies = self.varies or not _VARYING.isdisjoint(_words(value))
+            elif lower in _CACHE_HEADERS:
+                self.is_shared = True
+
+
+def is_shared(status: int | None, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a cache between us and the visitor may keep this response for others."""
-    if status is not None and (status < 200 or status == 304):  # noqa: PLR2004  # RFC 9110 15
-        return True
-    for name, value in headers:
-        lower = name.lower()
-        if lower in _CDN_HEADERS:
-            return True
-        if lower == b"cache-control" and not _SHARED.isdisjoint(_directives(value)):
-            return True
-    return False
+    return _is_kept_by_status(status) or _Said(headers).is_shared
 
 
-def _directives(value: bytes) -> set[bytes]:
+def _is_kept_by_status(status: int | None) -> bool:
+    return status is not None and (status < 200 or status == 304)  # noqa: PLR2004  # RFC 9110 15
+
+
+def _words(value: bytes) -> set[bytes]:
     return {item.partition(b"=")[0].strip().lower() for item in value.split(b",")}
-
-
-def _merge_cache_control(headers: Headers, *, is_act: bool) -> Headers:
-    if is_act:
-        kept = [item for item in headers if item[0].lower() != b"cache-control"]
-        return [*kept, (b"cache-control", b"private, no-store")]
-    values = [value for name, value in headers if name.lower() == b"cache-control"]
-    if any(not _PRIVATE.isdisjoint(_directives(value)) for value in values):
-        return headers
-    # RFC 9111 7.3: Set-Cookie does not inhibit caching.
-    return [*headers, (b"cache-control", b"private")]
-
-
-def _merge_vary(headers: Headers) -> Headers:
-    names = {
-        item.strip().lower()
-        for name, value in headers
-        if name.lower() == b"vary"
-        for item in value.split(b",")
-    }
-    if names & {b"cookie", b"*"}:
-        return headers
-    return [*headers, (b"vary", b"Cookie")]

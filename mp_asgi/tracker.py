@@ -17,8 +17,8 @@ SCOPE_KEY = "mp_asgi.tracker"
 """Where the tracker is in an ASGI scope and in a WSGI environ."""
 
 Seed = tuple[Core, Callable[..., RequestHead], Any, Any, Any, Any]
-"""What a door keeps of a request, in one tuple: the rules, how to read a head, and the four
-values to read it from. None of them leads back to the scope.
+"""What a door keeps of a request, in one tuple: the rules, how to read a head (with the rules'
+reader), and the four values to read it from. None of them leads back to the scope.
 """
 
 _OPEN = Phase.OPEN
@@ -196,11 +196,15 @@ class Tracker:
         return self.exchange or self._open()
 
     def _open(self) -> Exchange:
-        with self.core.lock:  # two threads of one request never open two
+        core, read_head, started, scheme, client, headers = self._seed
+        core.lock.acquire()  # two threads of one request never open two; `with` costs twice as much
+        try:
             if self.exchange is None:
-                core, read_head, *values = self._seed
-                self.exchange = Exchange(core, read_head(*values), self.phase)
+                head = read_head(core.heads, started, scheme, client, headers)
+                self.exchange = Exchange(core, head, self.phase)
             return self.exchange
+        finally:
+            core.lock.release()
 
 
 class Consent:

@@ -5,6 +5,7 @@ RULES section 1. Everything here happens under a grant; the exchange asks first.
 
 from enum import IntEnum
 
+from .consent.policy import Decision
 from .core import Core
 from .identity import MAX_SKEW_SECONDS, IdentityMode, Visitor, mint
 from .jar import Jar
@@ -34,6 +35,23 @@ def read_visitor(jar: Jar, core: Core, now: float) -> Visitor | None:
     if settings.identify_from is None and is_login_fresh:
         return visitor
     return visitor.without_user()
+
+
+def recognise(jar: Jar, core: Core, now: float) -> Decision:
+    """Answer what the cookies alone lead to. A grant is remembered with who the visitor is."""
+    decision = jar.decide(core.policy, now)
+    if not decision.is_granted or jar.decision is None or jar.has_unreadable:
+        return decision
+    known, until = read_visitor(jar, core, now), jar.decided_until
+    if known is not None:
+        until = min(until, known.issued + COOKIE_MAX_AGE)
+    if known is not None and known.user_id is not None:
+        until = min(until, known.login_at + core.settings.login_max_age)
+    visitor = jar.visitor
+    # What another host's faster clock wrote may begin to count at any moment.
+    if visitor is None or max(visitor.issued, visitor.login_at) <= now:
+        jar.remember(known, until)
+    return decision
 
 
 class Visit:

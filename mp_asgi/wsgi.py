@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .analytics import Analytics
 from .exchange import Phase
+from .head import HeadReader
 from .tracker import SCOPE_KEY, Tracker
 
 if TYPE_CHECKING:
@@ -16,11 +17,16 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from .exchange import Exchange
     from .settings import Settings
 
     ExceptionInfo = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
     )
+
+_OPEN = Phase.OPEN
+_STARTED = Phase.STARTED
+_CLOSED = Phase.CLOSED
 
 
 class MixpanelWSGIMiddleware:
@@ -51,7 +57,6 @@ class MixpanelWSGIMiddleware:
         self.analytics = analytics or Analytics(settings, **overrides)
         self._core = self.analytics.core
         self._clock = self._core.clock
-        self._read_head = self._core.heads.read_wsgi
         self._environ_keys = self._core.heads.environ_keys
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -60,11 +65,11 @@ class MixpanelWSGIMiddleware:
             return self._serve_nested(environ, start_response)
         seed = (
             self._core,
-            self._read_head,
+            HeadReader.read_wsgi,
             self._clock(),
             environ.get("wsgi.url_scheme"),
             environ.get("REMOTE_ADDR"),
-            tuple(map(environ.get, self._environ_keys)),
+            [*map(environ.get, self._environ_keys)],
         )
         tracker = environ[SCOPE_KEY] = Tracker(seed)
 
@@ -74,7 +79,9 @@ class MixpanelWSGIMiddleware:
             exc_info: ExceptionInfo | None = None,
             /,
         ) -> Callable[[bytes], object]:
-            headers = _start(tracker, environ, status, headers)
+            tracker.phase = _STARTED
+            if tracker.exchange is not None:
+                headers = _start(tracker.exchange, environ, status, headers)
             if exc_info is None:
                 return start_response(status, headers)
             return start_response(status, headers, exc_info)
@@ -107,12 +114,10 @@ class MixpanelWSGIMiddleware:
 
 
 def _start(
-    tracker: Tracker, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]]
+    exchange: Exchange, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
     """Run the seam at the response's start. Answer the headers with our cookies."""
-    tracker.phase = Phase.STARTED
-    exchange = tracker.exchange
-    if exchange is None or not exchange.begin_response(environ):
+    if not exchange.begin_response(environ):
         return headers
     code = int(status[:3]) if status[:3].isdigit() else 200
     try:
@@ -126,7 +131,7 @@ def _start(
 
 
 def _close(tracker: Tracker, environ: WSGIEnvironment) -> None:
-    tracker.phase = Phase.CLOSED
+    tracker.phase = _CLOSED
     if tracker.exchange is not None:
         tracker.exchange.close(environ)
 
@@ -135,13 +140,23 @@ def _close_after(
     body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment
 ) -> Iterable[bytes]:
     """Hand over when the body is complete, without changing what the server sees of it."""
-    file_wrapper = environ.get("wsgi.file_wrapper")
-    is_file = isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
-    if is_file or hasattr(body, "__len__"):
-        # Servers look at the length and the type of these; the app has done its work.
+    # Servers look at the length and the type of these; the app has done its work.
+    if body.__class__ is list or _is_complete(body, tracker, environ):
         _close(tracker, environ)
         return body
     return _Body(body, tracker, environ)
+
+
+def _is_complete(body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment) -> bool:
+    if tracker.phase is _OPEN:
+        return False  # it calls start_response when it is iterated
+    if hasattr(body, "__len__"):
+        return True
+    file_wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(file_wrapper, type):
+        return isinstance(body, file_wrapper)
+    # uWSGI's wrapper is a function that answers the file itself.
+    return file_wrapper is not None and hasattr(body, "read")
 
 
 class _Body:

@@ -1,11 +1,15 @@
 """Real things that obey our protocols: a clock that stands still, a transport that remembers."""
 
+import dataclasses
 import json
+import os
 import threading
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from mp_asgi.analytics import Analytics
+from mp_asgi.core import Core, Handover
 from mp_asgi.delivery.transport import Reply
 from mp_asgi.events import Endpoint, Entry, Message
 from mp_asgi.settings import Settings
@@ -114,3 +118,41 @@ def make_entry(
         is_repeatable=is_repeatable,
         is_identity=is_identity,
     )
+
+
+class RecordingSink:
+    """Where the consequences of requests end: remembers them, delivers nothing."""
+
+    def __init__(self) -> None:
+        self.accepted: list[Handover] = []
+        self.stops: list[tuple[Sequence[bytes], float]] = []
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.warnings: list[tuple[str, str]] = []
+
+    def accept(self, handover: Handover) -> None:
+        self.accepted.append(handover)
+
+    def stop(self, keys: Sequence[bytes], at: float) -> None:
+        self.stops.append((keys, at))
+
+    def is_stopped(self, key: bytes) -> bool:
+        return any(key in keys for keys, _ in self.stops)
+
+    def count(self, name: str, number: int = 1, reason: str = "") -> None:
+        self.counts[name, reason] += number
+
+    def warn(self, topic: str, message: str) -> None:
+        self.warnings.append((topic, message))
+
+
+def make_core(
+    clock: Callable[[], float] | None = None,
+    sink: RecordingSink | None = None,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    **overrides: Any,
+) -> Core:
+    """Answer the rules of a process whose consequences are only recorded."""
+    core = Analytics(
+        make_settings(**overrides), clock=clock or FakeClock(), random_bytes=random_bytes
+    ).core
+    return dataclasses.replace(core, sink=sink or RecordingSink())

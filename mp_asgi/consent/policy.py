@@ -134,9 +134,11 @@ class ConsentPolicy:
         """Whether the visitor only repeats an answer that still counts."""
         return (
             own is not None
-            and (own.is_granted, own.source, own.version)
-            == (act.is_granted, act.source, act.version)
-            and self._is_fresh(own.at, now)
+            and (own.is_granted, own.version) == (act.is_granted, act.version)
+            # Agreeing again without GPC takes nothing from a grant that overrides it.
+            and own.source in {act.source, "gpc-override"}
+            # A grant older than the notice does not count, so giving it again is news.
+            and self._counts(own.at, now)
         )
 
     def _explicit_denial(self, signals: Signals, now: float) -> Decision | None:
@@ -184,11 +186,13 @@ class ConsentPolicy:
         return Decision(State.UNKNOWN, reason, source, needs_prompt=True, is_stale=True)
 
     def _default(self, signals: Signals) -> Decision:
-        is_unreadable = signals.own.is_unreadable or signals.header is Said.UNREADABLE
-        if not self.is_opt_out:
-            return _UNREADABLE if signals.own.is_unreadable else _NO_CHOICE
         # Somebody did choose something; not knowing what, an opt-out site must take it as no.
-        return _UNREADABLE_DENIED if is_unreadable else _OPT_OUT_DEFAULT
+        if signals.own.is_unreadable:
+            return _UNREADABLE_DENIED if self.is_opt_out else _UNREADABLE
+        if not self.is_opt_out:
+            return _NO_CHOICE
+        is_unreadable = signals.header is Said.UNREADABLE
+        return _HEADER_UNREADABLE if is_unreadable else _OPT_OUT_DEFAULT
 
     def _is_counting(self, choice: Choice, now: float) -> bool:
         is_same_notice = choice.version == self.version.name
@@ -218,5 +222,6 @@ _COOKIE_GRANTED = Decision(State.GRANTED, Reason.COOKIE_GRANTED, "cookie", _EXPL
 _HEADER_GRANTED = Decision(State.GRANTED, Reason.HEADER_GRANTED, "header", _EXPLICIT)
 _UNREADABLE = Decision(State.UNKNOWN, Reason.UNREADABLE, "cookie", needs_prompt=True)
 _UNREADABLE_DENIED = Decision(State.DENIED, Reason.UNREADABLE, "cookie")
+_HEADER_UNREADABLE = Decision(State.DENIED, Reason.UNREADABLE, "header")
 _OPT_OUT_DEFAULT = Decision(State.GRANTED, Reason.OPT_OUT_DEFAULT, "policy", Kind.OPT_OUT_DEFAULT)
 _NO_CHOICE = Decision(State.UNKNOWN, Reason.NO_CHOICE, "policy", needs_prompt=True)

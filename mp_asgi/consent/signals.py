@@ -24,9 +24,6 @@ class Said(Enum):
     UNREADABLE = "unreadable"
 
 
-_STATES = {b"granted": Said.GRANTED, b"denied": Said.DENIED}
-
-
 class OwnCookies(NamedTuple):
     """What our consent cookies of one request say together.
 
@@ -49,13 +46,16 @@ NO_COOKIES = OwnCookies()
 def read_consent_header(value: bytes | None) -> Said:
     """Read `granted`, `denied` or a list with `analytics=granted|denied` (RULES section 2, 1).
 
-    Exact words only; any denial wins, anything unknown makes the header unreadable.
+    Any denial wins, in any case; a grant is the exact word; anything else makes the header
+    unreadable.
     """
     if value is None:
         return Said.NOTHING
     if len(value) > MAX_HEADER_BYTES:
         return Said.UNREADABLE
-    said = {_read_consent_item(item.strip(b" \t")) for item in value.split(b",")}
+    first, *others = value.split(b",")
+    # A space after a comma is how lists are written; anywhere else it is no exact word.
+    said = {_read_consent_item(item) for item in (first, *(item.lstrip(b" \t") for item in others))}
     for strongest in (Said.DENIED, Said.UNREADABLE, Said.GRANTED):
         if strongest in said:
             return strongest
@@ -64,8 +64,13 @@ def read_consent_header(value: bytes | None) -> Said:
 
 def _read_consent_item(item: bytes) -> Said:
     purpose, separator, state = item.rpartition(b"=")
-    said = _STATES.get(state.lower() if state.lower() == b"denied" else state)
-    if said is None or (separator and not _PURPOSE.fullmatch(purpose)):
+    if state.strip(b" \t").lower() == b"denied":
+        said, purpose = Said.DENIED, purpose.strip(b" \t").lower()
+    elif state == b"granted":
+        said = Said.GRANTED
+    else:
+        return Said.UNREADABLE
+    if separator and not _PURPOSE.fullmatch(purpose):
         return Said.UNREADABLE
     return said if not separator or purpose == PURPOSE else Said.NOTHING
 

@@ -2,7 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import Depends
+try:
+    from fastapi import Depends
+except ImportError as error:
+    raise ImportError('fastapi is missing. Run: pip install "mp-asgi[fastapi]"') from error
+
 from starlette.requests import HTTPConnection
 
 from mp_asgi.tracker import Tracker, get_tracker

@@ -1,7 +1,10 @@
 """Put the WSGI middleware into a Flask app, and show the tracker as `current_tracker`."""
 
-from flask import Flask, request
-from werkzeug.local import LocalProxy
+try:
+    from flask import Flask, request
+    from werkzeug.local import LocalProxy
+except ImportError as error:
+    raise ImportError('flask is missing. Run: pip install "mp-asgi[flask]"') from error
 
 from mp_asgi.analytics import Analytics
 from mp_asgi.settings import Settings
@@ -42,8 +45,7 @@ class FlaskMixpanel:
         Raises:
             SettingsError: The settings cannot be used.
         """
-        settings = self._settings or Settings.from_config(app.config)
-        analytics = self._analytics or Analytics(settings)
+        analytics = self._analytics or Analytics(self._settings or Settings.from_config(app.config))
         app.extensions["mixpanel"] = analytics
         wrapped = MixpanelWSGIMiddleware(app.wsgi_app, analytics=analytics)
         app.wsgi_app = wrapped  # type: ignore[method-assign]

@@ -1,7 +1,6 @@
 """Find everything that is wrong with settings, each with variable, value and remedy."""
 
 import ipaddress
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -108,18 +107,20 @@ class _Problems:
             )
 
     def _check_keys(self) -> None:
-        keys = self.settings.secret_keys
+        keys: Sequence[object] = self.settings.secret_keys
         if not keys and self.settings.enabled:
             self.found.append(
                 "MP_ASGI_SECRET_KEYS is not set. Print a key with `mp-asgi secret` and set it to "
                 "the same value in every process."
             )
         for number, key in enumerate(keys, 1):
-            size = len(str(key).encode("utf-8", "replace"))
-            if size < MIN_KEY_BYTES:
+            where = f"MP_ASGI_SECRET_KEYS: key {number} of {len(keys)}"
+            if not isinstance(key, str):
+                self.found.append(f"{where} is not text. Use strings.")
+            elif (size := len(key.encode("utf-8", "replace"))) < MIN_KEY_BYTES:
                 self.found.append(
-                    f"MP_ASGI_SECRET_KEYS: key {number} of {len(keys)} has {size} bytes. Use at "
-                    f"least {MIN_KEY_BYTES}; `mp-asgi secret` prints one."
+                    f"{where} has {size} bytes. Use at least {MIN_KEY_BYTES}; `mp-asgi secret` "
+                    "prints one."
                 )
 
     def _check_choices(self) -> None:
@@ -134,7 +135,7 @@ class _Problems:
     def _check_numbers(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self.settings, name)
-            if not (math.isfinite(value) and low <= value <= high):
+            if not low <= value <= high:
                 self._add(name, f"Use a number from {low:g} to {high:g}.")
 
     def _check_cookies(self) -> None:

@@ -46,7 +46,7 @@ def _read_field(
     for name in variable_names(item):
         try:
             text = _read_text(name, variables, may_be_file=item.metadata["secret"])
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{name}_FILE cannot be read ({error}). Name a readable file.")
             return
         if text is None or (not text and item.name != "consent_header"):

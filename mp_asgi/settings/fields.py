@@ -251,14 +251,17 @@ class Settings:
         Raises:
             SettingsError: Lists every problem at once.
         """
-        names = {name: item.name for item in fields(cls) for name in variable_names(item)}
-        variables = dict(os.environ)
+        items = {name: item for item in fields(cls) for name in variable_names(item)}
+        # What the app names is not looked for elsewhere, under no other name and in no file.
+        named = {name for key in config if key in items for name in variable_names(items[key])}
+        hidden = named | {f"{name}_FILE" for name in named}
+        variables = {name: text for name, text in os.environ.items() if name not in hidden}
         values: dict[str, Any] = {}
         for key, value in config.items():
-            if isinstance(value, str) and key.startswith(("MIXPANEL_", "MP_ASGI_")):
-                variables[key] = value
-            elif key in names:
-                values[names[key]] = value
+            if key in items and not isinstance(value, str):
+                values[items[key].name] = value
+            elif key.startswith(("MIXPANEL_", "MP_ASGI_")):
+                variables[key] = str(value)
         return cls.from_env(variables, **values)
 
     @property
@@ -266,7 +269,7 @@ class Settings:
         """Scheme and authority that batches go to, without a trailing slash."""
         if not self.api_host:
             return HOSTS[self.region]
-        host = self.api_host.rstrip("/")
+        host = self.api_host.removesuffix("/")
         return host if "://" in host else f"https://{host}"
 
     @property

@@ -48,7 +48,7 @@ def parse_callable(text: str) -> Callable[..., Any]:
     module_name, _, attribute = text.replace(":", ".").rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(f"Use the dotted name of a callable ({error}).") from error
     if not callable(found):
         raise ValueError(  # noqa: TRY004  # the variable's text is wrong, not its type

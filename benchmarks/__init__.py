@@ -1,0 +1,1 @@
+"""Measure what mp-asgi costs, beside anchors of the same run."""

@@ -1,0 +1,244 @@
+import pytest
+
+from mp_asgi.errors import SettingsError
+from mp_asgi.settings import COOKIE_MAX_AGE, Settings, variable_names
+from mp_asgi.settings.checks import find_problems
+
+KEY = "k" * 32
+
+
+def make(**overrides):
+    return Settings(**{"token": "t0ken", "secret_keys": (KEY,), **overrides})
+
+
+def problems_of(**overrides):
+    with pytest.raises(SettingsError) as caught:
+        make(**overrides)
+    return caught.value.problems
+
+
+def test_settings_that_work_have_no_problem():
+    assert find_problems(make()) == []
+
+
+ACCOUNT = {
+    "service_account_username": "u",
+    "service_account_secret": "s",
+    "project_id": "1",
+}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param({"token": "A.b_c-1"}, id="token"),
+        pytest.param({"token": "t" * 128}, id="longest-token"),
+        pytest.param({"region": "eu"}, id="region"),
+        pytest.param({"api_host": "api-eu.mixpanel.com"}, id="host"),
+        pytest.param({"api_host": "https://proxy.example:8443/"}, id="host-with-scheme-and-port"),
+        pytest.param({"api_host": "http://localhost:8000"}, id="http-localhost"),
+        pytest.param({"api_host": "http://127.0.0.1"}, id="http-loopback"),
+        pytest.param({"api_host": "http://127.8.9.1:80"}, id="http-anywhere-in-127"),
+        pytest.param({"api_host": "http://[::1]:8000"}, id="http-ipv6-loopback"),
+        pytest.param(ACCOUNT, id="service-account"),
+        pytest.param({"secret_keys": (KEY, "é" * 16)}, id="keys-are-measured-in-bytes"),
+        pytest.param({"secret_keys": [KEY]}, id="keys-in-a-list"),
+        pytest.param({"identify_from": len, "consent_from": len}, id="callables"),
+        pytest.param({"login_max_age": 60}, id="a-whole-number-of-seconds"),
+        pytest.param({"cookie_domain": ".example.com"}, id="domain-with-a-dot"),
+        pytest.param({"cookie_domain": "localhost"}, id="domain-of-one-label"),
+        pytest.param({"cookie_path": "/a-b/c.d~e"}, id="path"),
+        pytest.param({"cookie_samesite": "None", "cookie_secure": "auto"}, id="samesite-none"),
+        pytest.param({"consent_header": ""}, id="no-consent-header"),
+        pytest.param({"trusted_proxies": ["10.0.0.0/8", "::1", "10.0.0.1/8"]}, id="proxies"),
+        pytest.param({"enabled": False, "token": "", "secret_keys": ()}, id="switched-off"),
+    ],
+)
+def test_what_can_work_is_taken(overrides):
+    make(**overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "variable", "remedy"),
+    [
+        pytest.param({"token": ""}, "MIXPANEL_TOKEN is not set", "MIXPANEL_ENABLED=0", id="token"),
+        pytest.param({"token": "a b"}, "MIXPANEL_TOKEN", "letters and digits", id="token-space"),
+        pytest.param({"token": "t" * 129}, "MIXPANEL_TOKEN", "letters", id="token-too-long"),
+        pytest.param({"token": 5}, "MIXPANEL_TOKEN", "Use a value like ''", id="token-no-text"),
+        pytest.param(
+            {"enabled": False, "token": "a b"}, "MIXPANEL_TOKEN", "letters", id="even-switched-off"
+        ),
+        pytest.param({"region": "uk"}, "MIXPANEL_REGION is 'uk'", "us or eu or in", id="region"),
+        pytest.param({"api_host": "ftp://a"}, "MIXPANEL_API_HOST", "host name", id="scheme"),
+        pytest.param({"api_host": "https://"}, "MIXPANEL_API_HOST", "only the host", id="no-host"),
+        pytest.param({"api_host": "a:99999"}, "MIXPANEL_API_HOST", "port", id="port"),
+        pytest.param({"api_host": "a:0"}, "MIXPANEL_API_HOST", "host name", id="port-zero"),
+        pytest.param({"api_host": "a:b"}, "MIXPANEL_API_HOST", "port", id="port-no-number"),
+        pytest.param({"api_host": "https://[::1"}, "MIXPANEL_API_HOST", "host", id="broken"),
+        pytest.param({"api_host": "a b"}, "MIXPANEL_API_HOST", "host name", id="host-space"),
+        pytest.param({"api_host": "a/track"}, "MIXPANEL_API_HOST", "no path", id="path"),
+        pytest.param({"api_host": "a?b=c"}, "MIXPANEL_API_HOST", "no path, query", id="query"),
+        pytest.param({"api_host": "a#b"}, "MIXPANEL_API_HOST", "no path", id="fragment"),
+        pytest.param(
+            {"api_host": "https://u:p@a"}, "MIXPANEL_API_HOST", "credentials", id="credentials"
+        ),
+        pytest.param(
+            {"api_host": "http://api.mixpanel.com"},
+            "MIXPANEL_API_HOST",
+            "Use https",
+            id="http-elsewhere",
+        ),
+        pytest.param(
+            {"api_host": "http://10.0.0.1"}, "MIXPANEL_API_HOST", "Use https", id="http-in-a-lan"
+        ),
+        pytest.param(
+            {"api_host": "http://localhost.evil.example"},
+            "MIXPANEL_API_HOST",
+            "Use https",
+            id="http-look-alike",
+        ),
+        *[
+            pytest.param(
+                {**ACCOUNT, missing: ""},
+                "MIXPANEL_SERVICE_ACCOUNT_USERNAME",
+                "set all three or none",
+                id=f"account-without-{missing}",
+            )
+            for missing in ACCOUNT
+        ],
+        pytest.param({"secret_keys": ()}, "MP_ASGI_SECRET_KEYS is not set", "secret", id="no-key"),
+        pytest.param(
+            {"secret_keys": (KEY, "k" * 31)}, "key 2 of 2 has 31 bytes", "at least 32", id="short"
+        ),
+        pytest.param(
+            {"secret_keys": KEY}, "MP_ASGI_SECRET_KEYS", "Use a value like ()", id="keys-in-text"
+        ),
+        pytest.param(
+            {"secret_keys": (10**40,)}, "MP_ASGI_SECRET_KEYS", "text", id="key-that-is-a-number"
+        ),
+        pytest.param({"identity": "legacy"}, "MP_ASGI_IDENTITY", "simplified or", id="identity"),
+        pytest.param({"identify_from": "a.b"}, "MP_ASGI_IDENTIFY_FROM", "callable", id="no-code"),
+        pytest.param({"consent_from": 5}, "MP_ASGI_CONSENT_FROM is 5", "callable", id="consent"),
+        pytest.param({"consent": "yes"}, "MP_ASGI_CONSENT", "opt-in or opt-out", id="consent-mode"),
+        pytest.param({"consent_version": "a b"}, "MP_ASGI_CONSENT_VERSION", "32", id="version"),
+        pytest.param({"consent_header": "X Y"}, "MP_ASGI_CONSENT_HEADER", "header", id="header"),
+        pytest.param({"honor_gpc": 1}, "MP_ASGI_HONOR_GPC", "like True", id="number-for-a-switch"),
+        pytest.param({"batch_size": True}, "MP_ASGI_BATCH_SIZE", "like 2000", id="switch-for-one"),
+        pytest.param({"batch_size": 5.0}, "MP_ASGI_BATCH_SIZE", "like 2000", id="float-for-int"),
+        pytest.param({"login_max_age": "1h"}, "MP_ASGI_LOGIN_MAX_AGE", "like 43200", id="text"),
+        pytest.param({"login_max_age": None}, "MP_ASGI_LOGIN_MAX_AGE", "like", id="nothing"),
+        pytest.param({"id_cookie": "a b"}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-space"),
+        pytest.param({"id_cookie": ""}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-empty"),
+        pytest.param({"id_cookie": "é"}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-not-ascii"),
+        pytest.param({"id_cookie": "__Host-a"}, "MP_ASGI_ID_COOKIE", "__Host-", id="host-prefix"),
+        pytest.param(
+            {"consent_cookie": "__Secure-a"}, "MP_ASGI_CONSENT_COOKIE", "plain", id="secure-prefix"
+        ),
+        pytest.param(
+            {"consent_cookie": "mp_id"}, "MP_ASGI_CONSENT_COOKIE", "another name", id="same-name"
+        ),
+        pytest.param({"cookie_domain": "a b"}, "MP_ASGI_COOKIE_DOMAIN", "host", id="domain"),
+        pytest.param({"cookie_domain": "a;b"}, "MP_ASGI_COOKIE_DOMAIN", "host", id="domain-header"),
+        pytest.param({"cookie_domain": "https://a"}, "MP_ASGI_COOKIE_DOMAIN", "host", id="url"),
+        pytest.param({"cookie_path": "a"}, "MP_ASGI_COOKIE_PATH", "starts with /", id="relative"),
+        pytest.param({"cookie_path": "/a;b"}, "MP_ASGI_COOKIE_PATH", "no ;", id="path-header"),
+        pytest.param({"cookie_path": "/a\nb"}, "MP_ASGI_COOKIE_PATH", "no ;", id="path-newline"),
+        pytest.param({"cookie_path": ""}, "MP_ASGI_COOKIE_PATH", "starts with /", id="path-empty"),
+        pytest.param({"cookie_secure": "yes"}, "MP_ASGI_COOKIE_SECURE", "auto or", id="secure"),
+        pytest.param({"cookie_samesite": "lax"}, "MP_ASGI_COOKIE_SAMESITE", "Lax", id="samesite"),
+        pytest.param(
+            {"cookie_samesite": "None", "cookie_secure": "off"},
+            "MP_ASGI_COOKIE_SAMESITE",
+            "needs MP_ASGI_COOKIE_SECURE",
+            id="samesite-none-off",
+        ),
+        pytest.param({"trusted_proxies": ["x"]}, "MP_ASGI_TRUSTED_PROXIES", "networks", id="proxy"),
+        pytest.param({"outbox": "redis"}, "MP_ASGI_OUTBOX is 'redis'", "memory", id="outbox"),
+    ],
+)
+def test_what_cannot_work_is_told_with_variable_and_remedy(overrides, variable, remedy):
+    [problem] = problems_of(**overrides)
+
+    assert variable in problem
+    assert remedy in problem
+
+
+RANGES = {
+    "login_max_age": (1, COOKIE_MAX_AGE),
+    "consent_max_age": (1, COOKIE_MAX_AGE),
+    "outbox_max_messages": (1, 100_000_000),
+    "outbox_max_bytes": (1_000_000, 100_000_000_000),
+    "flush_interval": (0.01, 3_600),
+    "batch_size": (1, 2_000),
+    "retry_budget": (1, 2_592_000),
+    "close_timeout": (0, 600),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(name, value, id=f"{name}-{end}")
+        for name, ends in RANGES.items()
+        for end, value in zip(("lowest", "highest"), ends, strict=True)
+    ],
+)
+def test_both_ends_of_a_range_are_taken(name, value):
+    assert getattr(make(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(name, value, id=f"{name}-{end}")
+        for name, (low, high) in RANGES.items()
+        for end, value in (("below", low - 1), ("above", high + 1), ("huge", 10**400))
+    ],
+)
+def test_beyond_a_range_is_told(name, value):
+    [problem] = problems_of(**{name: value})
+
+    assert problem.startswith(f"MP_ASGI_{name.upper()} is {value!r}. Use a number from ")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
+def test_no_number_is_in_no_range(value):
+    [problem] = problems_of(close_timeout=value)
+
+    assert "MP_ASGI_CLOSE_TIMEOUT" in problem
+
+
+def test_all_problems_come_at_once_in_the_order_of_the_fields():
+    problems = problems_of(
+        token="", secret_keys=("short",), region="uk", batch_size=0, cookie_path="x"
+    )
+
+    assert [problem.split(" ")[0].rstrip(":") for problem in problems] == [
+        "MIXPANEL_TOKEN",
+        "MP_ASGI_SECRET_KEYS",
+        "MIXPANEL_REGION",
+        "MP_ASGI_BATCH_SIZE",
+        "MP_ASGI_COOKIE_PATH",
+    ]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param({"token": "s3cret value"}, id="token"),
+        pytest.param({"secret_keys": ("s3cret",)}, id="key"),
+        pytest.param({"secret_keys": "s3cret"}, id="key-of-another-type"),
+        pytest.param({"service_account_secret": "s3cret"}, id="account"),
+    ],
+)
+def test_no_message_quotes_a_secret(overrides):
+    assert "s3cret" not in str(problems_of(**overrides))
+
+
+def test_every_variable_is_one_fields():
+    names = [
+        name for item in Settings.__dataclass_fields__.values() for name in variable_names(item)
+    ]
+
+    assert len(names) == len(set(names))
+    assert all(name.startswith(("MIXPANEL_", "MP_ASGI_")) for name in names)

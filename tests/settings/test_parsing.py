@@ -1,0 +1,151 @@
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from mp_asgi.settings.parsing import (
+    PolicyVersion,
+    parse_bool,
+    parse_callable,
+    parse_int,
+    parse_list,
+    parse_seconds,
+)
+
+
+@pytest.mark.parametrize("text", ["1", "true", "TRUE", "yes", "On"])
+def test_yes_has_four_words(text):
+    assert parse_bool(text) is True
+
+
+@pytest.mark.parametrize("text", ["0", "false", "False", "NO", "off"])
+def test_no_has_four_words(text):
+    assert parse_bool(text) is False
+
+
+@pytest.mark.parametrize("text", ["", "2", "ja", "1 ", "y", "none"])
+def test_any_other_word_is_neither(text):
+    with pytest.raises(ValueError, match=r"Use 1 or 0\."):
+        parse_bool(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("a", ("a",), id="one"),
+        pytest.param("b,a", ("b", "a"), id="in-their-order"),
+        pytest.param(" a , b ", ("a", "b"), id="white-space"),
+        pytest.param("a,,b", ("a", "", "b"), id="an-empty-item-is-kept-to-be-refused"),
+    ],
+)
+def test_a_list_is_split_at_commas(text, expected):
+    assert parse_list(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0", 0), ("2000", 2000), ("007", 7), ("999999999", 999_999_999)]
+)
+def test_a_whole_number_is_read(text, expected):
+    assert parse_int(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5k", "-1", "+1", "1.0", "1_000", " 1", "1e3", "1000000000", "٣", "9" * 5_000]
+)
+def test_anything_else_is_no_whole_number(text):
+    with pytest.raises(ValueError, match=r"Use a whole number\."):
+        parse_int(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("5", 5.0, id="seconds"),
+        pytest.param("0.5", 0.5, id="half-a-second"),
+        pytest.param("5s", 5.0, id="s"),
+        pytest.param("30m", 1_800.0, id="m"),
+        pytest.param("1.5h", 5_400.0, id="h"),
+        pytest.param("180d", 15_552_000.0, id="d"),
+    ],
+)
+def test_a_duration_is_read(text, expected):
+    seconds = parse_seconds(text)
+
+    assert seconds == expected
+    assert type(seconds) is float
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-5", "5 s", "5w", "s", ".5", "5.", "1e3", "nan", "inf", "5S", "1h30m", "5\n"]
+)
+def test_anything_else_is_no_duration(text):
+    with pytest.raises(ValueError, match="Use seconds"):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize("text", ["math.floor", "math:floor"], ids=["module.name", "module:name"])
+def test_a_callable_is_imported(text):
+    assert parse_callable(text) is math.floor
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("floor", id="no-module"),
+        pytest.param("no_such_module.floor", id="no-such-module"),
+        pytest.param("math.no_such_name", id="no-such-name"),
+        pytest.param("math.pi", id="no-callable"),
+        pytest.param("..floor", id="relative"),
+        pytest.param("math.", id="no-name"),
+    ],
+)
+def test_what_is_no_callable_is_told(text):
+    with pytest.raises(ValueError, match="Use the dotted name of a callable"):
+        parse_callable(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", PolicyVersion("", 0.0), id="none"),
+        pytest.param("v1", PolicyVersion("v1", 0.0), id="name"),
+        pytest.param("2026-11_a", PolicyVersion("2026-11_a", 0.0), id="every-kind-of-character"),
+        pytest.param("v" * 32, PolicyVersion("v" * 32, 0.0), id="32-characters"),
+        pytest.param(
+            "v1@2026-11-01",
+            PolicyVersion("v1", datetime(2026, 11, 1, tzinfo=UTC).timestamp()),
+            id="date-in-utc",
+        ),
+        pytest.param(
+            "v1@2026-11-01T12:00:00",
+            PolicyVersion("v1", datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()),
+            id="time-in-utc",
+        ),
+        pytest.param(
+            "v1@2026-11-01T12:00:00+02:00",
+            PolicyVersion("v1", datetime(2026, 11, 1, 10, tzinfo=UTC).timestamp()),
+            id="time-with-a-zone",
+        ),
+    ],
+)
+def test_a_notice_has_a_name_and_maybe_a_time(text, expected):
+    assert PolicyVersion.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        pytest.param("a b", "32 letters", id="space"),
+        pytest.param("v1.0", "32 letters", id="dot-would-break-the-cookie"),
+        pytest.param("é", "32 letters", id="not-ascii"),
+        pytest.param("v" * 33, "32 letters", id="33-characters"),
+        pytest.param("@2026-11-01", "32 letters", id="no-name"),
+        pytest.param("v1@", "ISO 8601", id="no-time"),
+        pytest.param("v1@soon", "ISO 8601", id="no-iso-time"),
+        pytest.param("v1@2026-13-01", "ISO 8601", id="impossible-time"),
+    ],
+)
+def test_what_is_no_notice_is_told(text, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        PolicyVersion.parse(text)

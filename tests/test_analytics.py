@@ -1,0 +1,345 @@
+import logging
+import os
+import threading
+
+import pytest
+
+from mp_asgi import Analytics, Settings, SettingsError
+from mp_asgi.analytics import MAX_REMEMBERED_STOPS
+from mp_asgi.consent.policy import Decision, Kind, Reason, State
+from mp_asgi.core import Handover
+from mp_asgi.delivery.outbox.memory import MemoryOutbox
+from mp_asgi.delivery.transport import HTTPTransport
+from mp_asgi.identity import IdentityMode, Visitor
+from mp_asgi.wire import What
+from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, make_settings
+
+A = "aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa"
+VISITOR = Visitor(A, int(NOW)).with_user("U1", int(NOW))
+EXPLICIT = Decision(State.GRANTED, Reason.COOKIE_GRANTED, "cookie", Kind.EXPLICIT)
+BY_DEFAULT = Decision(State.GRANTED, Reason.OPT_OUT_DEFAULT, "policy", Kind.OPT_OUT_DEFAULT)
+NEVER = {"flush_interval": 3_600.0}
+
+
+class House:
+    """An assembly whose Mixpanel only records."""
+
+    def __init__(self, **settings):
+        self.transport = RecordingTransport()
+        self.analytics = Analytics(
+            make_settings(**settings), transport=lambda: self.transport, clock=FakeClock()
+        )
+
+    def accept(self, *items, decision=EXPLICIT):
+        self.analytics.accept(Handover(decision, list(items)))
+
+    def flush(self):
+        assert self.analytics.flush(TIMEOUT)
+        return self.transport.messages
+
+
+@pytest.fixture
+def make_house():
+    houses = []
+
+    def make(**settings):
+        houses.append(House(**settings))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.analytics.close(TIMEOUT)
+
+
+def event(name="Seen", at=NOW, **properties):
+    return (What.EVENT, name, "i" * 32, at, VISITOR, properties, None, 0)
+
+
+def identify():
+    return (What.IDENTIFY, "$identify", "i" * 32, NOW, VISITOR, None, None, 0)
+
+
+# --- the assembly ---------------------------------------------------------------------------------
+
+
+def test_without_arguments_the_environment_is_read(monkeypatch):
+    monkeypatch.setenv("MIXPANEL_TOKEN", "from-outside")
+    monkeypatch.setenv("MP_ASGI_SECRET_KEYS", "k" * 32)
+
+    analytics = Analytics(region="eu")
+
+    assert (analytics.settings.token, analytics.settings.region) == ("from-outside", "eu")
+
+
+def test_settings_that_cannot_be_used_stop_the_start():
+    with pytest.raises(SettingsError, match="MIXPANEL_TOKEN"):
+        Analytics()
+
+
+def test_nothing_starts_before_the_first_event():
+    before = threading.active_count()
+
+    Analytics(make_settings())
+
+    assert threading.active_count() == before
+
+
+def test_a_switched_off_assembly_needs_neither_token_nor_key():
+    analytics = Analytics(Settings(enabled=False))
+
+    assert analytics.core.settings.enabled is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "expected"),
+    [
+        pytest.param({}, "mode", IdentityMode.SIMPLIFIED, id="simplified"),
+        pytest.param({"identity": "original"}, "mode", IdentityMode.ORIGINAL, id="original"),
+        pytest.param({}, "has_late_answers", False, id="nobody-to-ask"),
+        pytest.param({"identify_from": len}, "has_late_answers", True, id="who"),
+        pytest.param({"consent_from": len}, "has_late_answers", True, id="what-they-chose"),
+    ],
+)
+def test_the_rules_follow_the_settings(settings, name, expected):
+    assert getattr(Analytics(make_settings(**settings)).core, name) == expected
+
+
+@pytest.mark.parametrize(
+    ("consent", "is_opt_out"), [("opt-in", False), ("opt-out", True)], ids=["opt-in", "opt-out"]
+)
+def test_the_policy_follows_the_settings(consent, is_opt_out):
+    settings = make_settings(consent=consent, consent_version="v1", consent_max_age=60.0)
+
+    policy = Analytics(settings).core.policy
+
+    assert (policy.is_opt_out, policy.version.name, policy.max_age) == (is_opt_out, "v1", 60.0)
+
+
+def test_the_cookies_follow_the_settings():
+    core = Analytics(
+        make_settings(
+            id_cookie="a",
+            consent_cookie="b",
+            cookie_domain="example.com",
+            cookie_path="/p",
+            cookie_samesite="Strict",
+        )
+    ).core
+
+    styles = (core.id_style, core.consent_style, core.script_style)
+    assert [style.name for style in styles] == ["a", "b", "mp_choice"]
+    assert [style.is_http_only for style in styles] == [True, False, False]
+    assert {(style.domain, style.path, style.samesite) for style in styles} == {
+        ("example.com", "/p", "Strict")
+    }
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("X-Choice", b"x-choice"), ("", b"x-mp-consent")],
+    ids=["named", "off-and-still-a-denial"],
+)
+def test_the_consent_header_is_always_read(header, expected):
+    core = Analytics(make_settings(consent_header=header)).core
+
+    assert core.heads.consent_header == expected
+
+
+def test_neither_cookie_passes_for_the_other():
+    core = Analytics(make_settings(), clock=FakeClock()).core
+
+    assert core.consent_signer.unsign(core.id_signer.sign(b"x")) is None
+    assert core.id_signer.unsign(core.consent_signer.sign(b"x")) is None
+
+
+def test_time_and_randomness_come_from_outside():
+    clock = FakeClock()
+    core = Analytics(make_settings(), clock=clock, random_bytes=lambda size: b"r" * size).core
+
+    assert core.clock is clock
+    assert core.random_bytes(2) == b"rr"
+    assert Analytics(make_settings()).core.random_bytes is os.urandom
+
+
+def test_by_default_messages_wait_in_memory_and_leave_by_http():
+    analytics = Analytics(make_settings())
+
+    assert isinstance(analytics._make_outbox(), MemoryOutbox)
+    transport = analytics._make_transport()
+    transport.close()
+    assert isinstance(transport, HTTPTransport)
+
+
+def test_an_outbox_may_be_given():
+    made = []
+    settings = make_settings()
+
+    def make():
+        made.append(MemoryOutbox(settings))
+        return made[-1]
+
+    Analytics(settings, outbox=make)
+
+    assert len(made) == 1
+
+
+# --- from a request to Mixpanel -------------------------------------------------------------------
+
+
+def test_what_is_accepted_is_delivered(make_house):
+    house = make_house(**NEVER)
+
+    house.accept(event("Seen"), event("Bought"))
+
+    assert [message["event"] for message in house.flush()] == ["Seen", "Bought"]
+    assert house.analytics.stats().delivered == 2
+
+
+def test_closing_delivers_and_tells_whether_all_is_gone(make_house):
+    house = make_house(close_timeout=TIMEOUT, **NEVER)
+    house.accept(event())
+
+    assert house.analytics.close() is True
+    assert len(house.transport.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("decision", "settings", "expected"),
+    [
+        pytest.param(EXPLICIT, {}, {"$mp_asgi_consent": "explicit"}, id="explicit"),
+        pytest.param(BY_DEFAULT, {}, {"$mp_asgi_consent": "opt-out-default"}, id="opt-out-default"),
+        pytest.param(
+            EXPLICIT,
+            {"consent_version": "v1@2026-01-01"},
+            {"$mp_asgi_consent": "explicit", "$mp_asgi_consent_version": "v1"},
+            id="with-the-notice",
+        ),
+        pytest.param(
+            EXPLICIT, {"consent_property": False, "consent_version": "v1"}, {}, id="switched-off"
+        ),
+        pytest.param(
+            Decision(State.GRANTED, Reason.COOKIE_GRANTED, "cookie"), {}, {}, id="no-kind"
+        ),
+    ],
+)
+def test_events_say_under_which_consent_they_left(make_house, decision, settings, expected):
+    house = make_house(**NEVER, **settings)
+
+    house.accept(event(), decision=decision)
+
+    [message] = house.flush()
+    said = {key: value for key, value in message["properties"].items() if "mp_asgi" in key}
+    assert said == expected
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        pytest.param("original", ["Seen", "$identify"], id="original"),
+        pytest.param("simplified", ["Seen"], id="simplified-knows-none"),
+    ],
+)
+def test_an_identity_event_passes_a_full_queue(make_house, identity, expected):
+    house = make_house(identity=identity, outbox_max_messages=1, **NEVER)
+    house.accept(event())
+
+    house.accept(identify())
+
+    assert [message["event"] for message in house.flush()] == expected
+
+
+def test_an_ordinary_event_does_not_pass_a_full_queue(make_house):
+    house = make_house(identity="original", outbox_max_messages=1, **NEVER)
+    house.accept(event("First"))
+
+    house.accept(event("Second"))
+
+    assert [message["event"] for message in house.flush()] == ["First"]
+    assert house.analytics.stats().dropped == {"overflow": 1}
+
+
+def test_what_cannot_be_rendered_is_counted_and_told_once(make_house, caplog):
+    house = make_house(**NEVER)
+    huge = event("Huge", values=["x" * 255] * 4_000)
+
+    house.accept(huge, event("Small"), huge)
+
+    assert [message["event"] for message in house.flush()] == ["Small"]
+    assert house.analytics.stats().dropped == {"too_large": 2}
+    [record] = caplog.records
+    assert record.getMessage() == "dropped 'Huge': too_large (logged once, then counted)"
+
+
+# --- stops ----------------------------------------------------------------------------------------
+
+
+def test_a_stop_forgets_what_waits_and_is_remembered(make_house):
+    house = make_house(**NEVER)
+    key = house.analytics.core.keys.user_key("U1")
+    house.accept(event())
+
+    house.analytics.stop([key], NOW)
+
+    assert house.flush() == []
+    assert house.analytics.is_stopped(key)
+    assert house.analytics.stats().dropped == {"stopped": 1}
+
+
+def test_other_keys_are_not_stopped(make_house):
+    house = make_house()
+
+    house.analytics.stop([b"one", b"two"], NOW)
+
+    assert house.analytics.is_stopped(b"two")
+    assert not house.analytics.is_stopped(b"three")
+
+
+def test_the_memory_of_stops_is_bounded_and_the_oldest_goes(make_house):
+    house = make_house()
+    keys = [number.to_bytes(4, "big") for number in range(MAX_REMEMBERED_STOPS + 1)]
+
+    house.analytics.stop(keys, NOW)
+
+    assert not house.analytics.is_stopped(keys[0])
+    assert house.analytics.is_stopped(keys[1])
+    assert house.analytics.is_stopped(keys[-1])
+    assert len(house.analytics._stops) == MAX_REMEMBERED_STOPS
+
+
+def test_a_stop_that_is_repeated_evicts_nobody(make_house):
+    house = make_house()
+    keys = [number.to_bytes(4, "big") for number in range(MAX_REMEMBERED_STOPS)]
+    house.analytics.stop(keys, NOW)
+
+    house.analytics.stop([keys[-1]] * 3, NOW + 1)
+
+    assert all(house.analytics.is_stopped(key) for key in keys)
+
+
+# --- counting and telling -------------------------------------------------------------------------
+
+
+def test_what_happens_in_requests_is_counted(make_house):
+    analytics = make_house().analytics
+
+    analytics.count("refused", 2, "no-choice")
+    analytics.count("cross_site")
+
+    stats = analytics.stats()
+    assert (stats.refused, stats.cross_site) == ({"no-choice": 2}, 1)
+
+
+def test_a_topic_is_told_once(make_house, caplog):
+    analytics = make_house().analytics
+
+    analytics.warn("a", "first")
+    analytics.warn("a", "second")
+    analytics.warn("b", "100% of another")
+
+    assert [(record.name, record.levelno) for record in caplog.records] == [
+        ("mp_asgi", logging.WARNING)
+    ] * 2
+    assert caplog.messages == [
+        "first (logged once, then counted)",
+        "100% of another (logged once, then counted)",
+    ]

@@ -1,0 +1,207 @@
+import pytest
+
+from mp_asgi.head import MAX_QUICK_SECONDS, HeadReader, SchemeReader
+from tests.support import NOW
+
+READER = HeadReader("X-MP-Consent")
+
+
+def make_head(*headers, scheme="https", client=("203.0.113.9", 1234)):
+    return READER.read_asgi(NOW, scheme, client, list(headers))
+
+
+def read_wsgi(environ, scheme="https", address="203.0.113.9"):
+    fields = [environ.get(key) for key in READER.environ_keys]
+    return READER.read_wsgi(NOW, scheme, address, fields)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param([], b"", id="none"),
+        pytest.param([(b"cookie", b"a=1")], b"a=1", id="one"),
+        pytest.param([(b"cookie", b"a=1"), (b"cookie", b"b=2")], b"a=1; b=2", id="http2-several"),
+        pytest.param([(b"cookies", b"a=1")], b"", id="another-name"),
+    ],
+)
+def test_cookie_headers_are_joined(headers, expected):
+    assert make_head(*headers).cookie == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param([(b"accept", b"*/*"), (b"cookie", b"a=1")], None, id="nothing-of-consent"),
+        pytest.param([(b"x-forwarded-proto", b"https")], None, id="the-proxys-is-no-signal"),
+        pytest.param([(b"sec-gpc", b"1")], {b"sec-gpc": b"1"}, id="gpc"),
+        pytest.param(
+            [(b"dnt", b"1"), (b"x-mp-consent", b"denied")],
+            {b"dnt": b"1", b"x-mp-consent": b"denied"},
+            id="dnt-and-the-apps",
+        ),
+        pytest.param([(b"sec-gpc", b"0"), (b"sec-gpc", b"1")], {b"sec-gpc": b"0,1"}, id="repeated"),
+    ],
+)
+def test_headers_that_speak_of_consent_are_signals(headers, expected):
+    assert make_head(*headers).signals == expected
+
+
+def test_the_consent_header_may_have_another_name():
+    head = HeadReader("X-Choice").read_asgi(
+        NOW, "https", None, [(b"x-choice", b"denied"), (b"x-mp-consent", b"granted")]
+    )
+
+    assert head.signals == {b"x-choice": b"denied"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param([], None, id="absent"),
+        pytest.param([(b"origin", b"")], b"", id="empty"),
+        pytest.param([(b"origin", b"a"), (b"x", b"y"), (b"origin", b"b")], b"a,b", id="several"),
+    ],
+)
+def test_any_header_can_be_read(headers, expected):
+    assert make_head(*headers).header(b"origin") == expected
+
+
+def test_wsgi_tells_the_same_as_asgi():
+    headers = {
+        b"cookie": b"a=1",
+        b"sec-gpc": b"1",
+        b"dnt": b"0",
+        b"x-forwarded-proto": b"https",
+        b"x-mp-consent": b"granted",
+        b"accept": b"text/html",
+        b"host": b"example.com",
+        b"origin": b"https://example.com",
+        b"sec-fetch-dest": b"document",
+        b"sec-fetch-mode": b"navigate",
+        b"sec-fetch-site": b"same-origin",
+    }
+    environ = {
+        "HTTP_" + name.decode().upper().replace("-", "_"): value.decode()
+        for name, value in headers.items()
+    }
+
+    ours, theirs = read_wsgi(environ), make_head(*headers.items(), client=("203.0.113.9",))
+
+    for name in ("started", "scheme", "client", "cookie", "forwarded_proto", "signals"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert {name: ours.header(name) for name in headers} == headers
+
+
+def test_an_empty_environ_is_an_empty_head():
+    head = read_wsgi({}, scheme=None, address=None)
+
+    assert (head.scheme, head.client, head.cookie, head.signals) == (None, None, b"", None)
+    assert head.header(b"accept") is None
+
+
+def test_a_server_that_decodes_beyond_latin1_breaks_nothing():
+    assert read_wsgi({"HTTP_COOKIE": "a=€"}).cookie == b"a=?"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param(
+            [(b"sec-fetch-mode", b"navigate"), (b"sec-fetch-dest", b"document")], True, id="page"
+        ),
+        pytest.param(
+            [(b"sec-fetch-mode", b"navigate"), (b"sec-fetch-dest", b"iframe")], False, id="frame"
+        ),
+        pytest.param([(b"sec-fetch-mode", b"navigate")], False, id="no-destination"),
+        pytest.param(
+            [(b"sec-fetch-mode", b"cors"), (b"accept", b"text/html")], False, id="a-scripts-fetch"
+        ),
+        pytest.param([(b"accept", b"text/html,*/*")], True, id="page-on-plain-http"),
+        pytest.param([(b"accept", b"*/*")], False, id="anything-on-plain-http"),
+        pytest.param([], False, id="says-nothing"),
+    ],
+)
+def test_a_navigation_is_a_person_opening_a_page(headers, expected):
+    assert make_head(*headers).is_navigation() is expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        pytest.param(0, True, id="at-once"),
+        pytest.param(MAX_QUICK_SECONDS, True, id="at-two-seconds"),
+        pytest.param(MAX_QUICK_SECONDS + 0.001, False, id="later"),
+    ],
+)
+def test_an_answer_within_two_seconds_is_quick(seconds, expected):
+    assert make_head().is_quick(NOW + seconds) is expected
+
+
+PROXIES = ("10.0.0.0/8", "2001:db8::1")
+FORWARDED = (b"x-forwarded-proto", b"https")
+
+
+@pytest.mark.parametrize(
+    ("cookie_secure", "head", "expected"),
+    [
+        pytest.param("on", make_head(scheme="http"), True, id="on"),
+        pytest.param("off", make_head(scheme="https"), False, id="off"),
+        pytest.param("auto", make_head(scheme="https"), True, id="https"),
+        pytest.param("auto", make_head(scheme="wss"), True, id="wss"),
+        pytest.param("auto", make_head(scheme="http"), False, id="http"),
+        pytest.param("auto", make_head(scheme="ws"), False, id="ws"),
+        pytest.param("auto", make_head(scheme=None), False, id="server-does-not-say"),
+        pytest.param(
+            "auto",
+            make_head(FORWARDED, scheme="http", client=("10.1.2.3", 1)),
+            True,
+            id="trusted-proxy",
+        ),
+        pytest.param(
+            "auto",
+            make_head(FORWARDED, scheme="http", client=("2001:db8::1", 1)),
+            True,
+            id="trusted-address",
+        ),
+        pytest.param(
+            "auto", make_head(FORWARDED, scheme="http", client=("203.0.113.9", 1)), False, id="liar"
+        ),
+        pytest.param(
+            "auto", make_head(FORWARDED, scheme="http", client=None), False, id="unknown-client"
+        ),
+        pytest.param(
+            "auto", make_head(FORWARDED, scheme="http", client=("unix", 0)), False, id="no-address"
+        ),
+        pytest.param(
+            "auto", make_head(scheme="http", client=("10.1.2.3", 1)), False, id="proxy-is-silent"
+        ),
+        pytest.param(
+            "auto",
+            make_head(
+                (b"x-forwarded-proto", b"https, http"), scheme="http", client=("10.1.2.3", 1)
+            ),
+            False,
+            id="the-nearest-proxy-counts",
+        ),
+        pytest.param(
+            "auto",
+            make_head(
+                (b"x-forwarded-proto", b"https"),
+                (b"x-forwarded-proto", b"http"),
+                scheme="http",
+                client=("10.1.2.3", 1),
+            ),
+            False,
+            id="the-last-header-counts",
+        ),
+        pytest.param(
+            "auto",
+            make_head((b"x-forwarded-proto", b"http, WSS "), scheme="ws", client=("10.1.2.3", 1)),
+            True,
+            id="any-case-and-space",
+        ),
+    ],
+)
+def test_secure_is_what_the_browser_sees(cookie_secure, head, expected):
+    assert SchemeReader(cookie_secure, PROXIES).is_secure(head) is expected

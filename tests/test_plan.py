@@ -1,0 +1,301 @@
+import pytest
+
+from mp_asgi.consent.choice import Choice
+from mp_asgi.consent.policy import Decision, Kind, Reason, State
+from mp_asgi.consent.signals import NO_COOKIES, OwnCookies
+from mp_asgi.identity import Visitor
+from mp_asgi.jar import EMPTY_JAR, Jar
+from mp_asgi.plan import Outcome, Planner
+from mp_asgi.settings import COOKIE_MAX_AGE
+from mp_asgi.visit import Write
+from tests.support import NOW, FakeClock, RecordingSink, make_core
+
+A = "aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa"
+ISSUED = int(NOW) - 1_000
+ANONYMOUS = Visitor(A, ISSUED)
+U1 = ANONYMOUS.with_user("U1", int(NOW))
+GRANT = Choice(True, "v1", int(NOW) - 100, 3, "own")
+DENIAL = Choice(False, "v1", int(NOW), 4, "own")
+
+GRANTED = Decision(State.GRANTED, Reason.COOKIE_GRANTED, "cookie", Kind.EXPLICIT)
+DENIED = Decision(State.DENIED, Reason.GPC, "sec-gpc")
+UNKNOWN = Decision(State.UNKNOWN, Reason.NO_CHOICE, "policy")
+UNREADABLE = Decision(State.UNKNOWN, Reason.UNREADABLE, "cookie")
+UNREADABLE_DENIED = Decision(State.DENIED, Reason.UNREADABLE, "cookie")
+
+PAGE = (b"accept", b"text/html")
+KNOWN = Jar(NO_COOKIES, ANONYMOUS, id_names=("mp_id",))
+OLD_KEY = Jar(NO_COOKIES, ANONYMOUS, is_visitor_current=False, id_names=("mp_id",))
+
+
+class Desk:
+    """A planner with the core behind it."""
+
+    def __init__(
+        self, jar=EMPTY_JAR, *headers, seconds=0.0, is_secure=False, sink=None, **settings
+    ):
+        self.core = make_core(FakeClock(NOW + seconds), sink, consent_version="v1", **settings)
+        head = self.core.heads.read_asgi(NOW, "http", None, list(headers))
+        self.planner = Planner(self.core, head, jar, is_secure=is_secure)
+
+    def make(self, decision, act=None, visitor=None, write=Write.NOTHING):
+        return self.planner.make(Outcome(decision, act, visitor, write))
+
+    def id_of(self, cookie):
+        """Who an ID cookie names; None for a deletion."""
+        token = cookie.partition(b"=")[2].partition(b";")[0]
+        unsigned = self.core.id_signer.unsign(token)
+        return unsigned and Visitor.parse(unsigned.value)
+
+    def choice_of(self, cookie):
+        token = cookie.partition(b"=")[2].partition(b";")[0]
+        unsigned = self.core.consent_signer.unsign(token)
+        return unsigned and Choice.parse(unsigned.value)
+
+
+def max_age(cookie):
+    return int(cookie.partition(b"Max-Age=")[2].partition(b";")[0])
+
+
+# --- the ID cookie --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "seconds", "is_written"),
+    [
+        pytest.param(Write.NOTHING, 0, False, id="no-reason"),
+        pytest.param(Write.LATE, 2, True, id="late-answer-and-quick"),
+        pytest.param(Write.LATE, 3, False, id="late-answer-and-slow"),
+        pytest.param(Write.PASSIVE, 3, True, id="minted"),
+        pytest.param(Write.ACT, 3, True, id="act"),
+    ],
+)
+def test_the_id_is_written_for_a_reason(write, seconds, is_written):
+    desk = Desk(KNOWN, seconds=seconds)
+
+    plan = desk.make(GRANTED, visitor=ANONYMOUS, write=write)
+
+    assert bool(plan) is is_written
+
+
+@pytest.mark.parametrize(
+    ("write", "is_act"),
+    [
+        pytest.param(Write.LATE, False, id="late"),
+        pytest.param(Write.PASSIVE, False, id="passive"),
+        pytest.param(Write.ACT, True, id="act"),
+    ],
+)
+def test_only_an_act_may_go_on_every_response(write, is_act):
+    plan = Desk().make(GRANTED, visitor=ANONYMOUS, write=write)
+
+    assert (bool(plan.acts), bool(plan.others)) == (is_act, not is_act)
+
+
+def test_nobody_asked_nothing_is_written():
+    assert not Desk().make(GRANTED, visitor=None, write=Write.ACT)
+
+
+def test_the_cookie_holds_the_visitor_and_what_is_left_of_13_months():
+    desk = Desk()
+
+    [cookie] = desk.make(GRANTED, visitor=U1, write=Write.ACT).acts
+
+    visitor = desk.id_of(cookie)
+    assert (visitor.device_id, visitor.issued, visitor.user_id) == (A, ISSUED, "U1")
+    assert max_age(cookie) == COOKIE_MAX_AGE - 1_000
+
+
+def test_a_cookie_from_a_clock_ahead_lives_no_longer():
+    [cookie] = Desk().make(GRANTED, visitor=Visitor(A, int(NOW) + 50), write=Write.ACT).acts
+
+    assert max_age(cookie) == COOKIE_MAX_AGE
+
+
+def test_the_user_stays_out_of_the_cookie_if_the_app_tells_it_every_time():
+    desk = Desk(identify_from=lambda connection: None)
+
+    [cookie] = desk.make(GRANTED, visitor=U1, write=Write.ACT).acts
+
+    visitor = desk.id_of(cookie)
+    assert (visitor.user_id, visitor.owner_mark) == (None, U1.owner_mark)
+
+
+@pytest.mark.parametrize(
+    ("is_secure", "start"),
+    [pytest.param(True, b"__Host-mp_id=", id="https"), pytest.param(False, b"mp_id=", id="http")],
+)
+def test_the_name_follows_the_scheme(is_secure, start):
+    [cookie] = Desk(is_secure=is_secure).make(GRANTED, visitor=ANONYMOUS, write=Write.ACT).acts
+
+    assert cookie.startswith(start)
+
+
+# --- maintenance (RULES section 1, rule 7) --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jar", "headers", "seconds", "is_renewed"),
+    [
+        pytest.param(OLD_KEY, [PAGE], 2, True, id="quick-navigation"),
+        pytest.param(OLD_KEY, [PAGE], 3, False, id="slow-navigation"),
+        pytest.param(OLD_KEY, [], 0, False, id="no-navigation"),
+        pytest.param(KNOWN, [PAGE], 0, False, id="already-current"),
+    ],
+)
+def test_an_id_is_signed_anew_on_a_quick_navigation_only(jar, headers, seconds, is_renewed):
+    plan = Desk(jar, *headers, seconds=seconds).make(GRANTED, visitor=ANONYMOUS)
+
+    assert (bool(plan.others), bool(plan.acts)) == (is_renewed, False)
+
+
+def test_an_id_under_a_stop_mark_is_not_renewed():
+    sink = RecordingSink()
+    desk = Desk(OLD_KEY, PAGE, sink=sink)
+    sink.stop([desk.core.keys.device_key(A)], NOW)
+
+    assert not desk.make(GRANTED, visitor=ANONYMOUS)
+
+
+@pytest.mark.parametrize(
+    ("visitor", "headers", "is_renewed"),
+    [
+        pytest.param(None, [PAGE], True, id="nobody"),
+        pytest.param(ANONYMOUS, [PAGE], True, id="somebody"),
+        pytest.param(None, [], False, id="no-navigation"),
+    ],
+)
+def test_a_choice_under_an_old_key_is_signed_anew_on_a_navigation(visitor, headers, is_renewed):
+    desk = Desk(Jar(OwnCookies(GRANT, is_current=False), visitor), *headers)
+
+    plan = desk.make(GRANTED)
+
+    assert [desk.choice_of(cookie) for cookie in plan.others] == [GRANT] * is_renewed
+
+
+def test_a_current_choice_is_left_alone():
+    assert not Desk(Jar(OwnCookies(GRANT)), PAGE).make(GRANTED)
+
+
+# --- deletion -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("decision", "write", "acts", "others"),
+    [
+        pytest.param(DENIED, Write.ACT, 2, 0, id="denied-now"),
+        pytest.param(DENIED, Write.PASSIVE, 0, 2, id="denied-before"),
+        pytest.param(DENIED, Write.NOTHING, 0, 0, id="nobody-asked"),
+    ],
+)
+def test_a_denial_deletes_every_id_that_arrived(decision, write, acts, others):
+    jar = Jar(NO_COOKIES, ANONYMOUS, id_names=("__Host-mp_id", "mp_id"))
+
+    plan = Desk(jar).make(decision, visitor=ANONYMOUS, write=write)
+
+    assert (len(plan.acts), len(plan.others)) == (acts, others)
+    assert all(max_age(cookie) == 0 for cookie in (*plan.acts, *plan.others))
+    names = [cookie.partition(b"=")[0] for cookie in (*plan.acts, *plan.others)]
+    assert names in ([], [b"__Host-mp_id", b"mp_id"])
+
+
+def test_what_did_not_arrive_is_not_deleted():
+    assert not Desk().make(DENIED, write=Write.ACT)
+
+
+# --- the consent cookie ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("act", [GRANT, DENIAL], ids=["grant", "denial"])
+@pytest.mark.parametrize("decision", [GRANTED, DENIED], ids=["granted", "denied"])
+def test_a_choice_made_now_is_an_act(act, decision):
+    desk = Desk()
+
+    plan = desk.make(decision, act=act)
+
+    assert [desk.choice_of(cookie) for cookie in plan.acts] == [act]
+    assert plan.others == []
+
+
+def test_scripts_may_read_the_choice_and_nobody_the_id():
+    (consent,) = Desk().make(GRANTED, act=GRANT).acts
+    (identity,) = Desk().make(GRANTED, visitor=ANONYMOUS, write=Write.ACT).acts
+
+    assert b"HttpOnly" not in consent
+    assert b"HttpOnly" in identity
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        pytest.param(NOW, COOKIE_MAX_AGE, id="now"),
+        pytest.param(NOW - 100, COOKIE_MAX_AGE - 100, id="counted-from-the-choice"),
+        pytest.param(NOW + 100, COOKIE_MAX_AGE, id="from-a-clock-ahead"),
+        pytest.param(NOW - COOKIE_MAX_AGE - 5, 1, id="never-a-deletion"),
+    ],
+)
+def test_a_choice_lives_395_days(at, expected):
+    [cookie] = Desk().make(GRANTED, act=GRANT._replace(at=int(at))).acts
+
+    assert max_age(cookie) == expected
+
+
+@pytest.mark.parametrize(
+    ("act", "is_denied_by_script", "is_deleted"),
+    [
+        pytest.param(GRANT, True, True, id="a-grant-takes-it-away"),
+        pytest.param(GRANT, False, False, id="nothing-to-take-away"),
+        pytest.param(DENIAL, True, False, id="a-denial-agrees-with-it"),
+    ],
+)
+def test_a_grant_deletes_the_scripts_denial(act, is_denied_by_script, is_deleted):
+    jar = Jar(OwnCookies(is_denied_by_script=is_denied_by_script))
+
+    plan = Desk(jar).make(GRANTED, act=act)
+
+    deletions = [cookie for cookie in plan.acts if cookie.startswith(b"mp_choice=; Max-Age=0")]
+    assert len(deletions) == is_deleted
+
+
+def test_an_unreadable_choice_becomes_a_signed_denial_where_it_denies():
+    desk = Desk(Jar(OwnCookies(is_unreadable=True)))
+
+    [cookie] = desk.make(UNREADABLE_DENIED).others
+
+    assert desk.choice_of(cookie) == Choice(False, "v1", int(NOW), 1, "unreadable")
+
+
+@pytest.mark.parametrize(
+    ("is_secure", "name"),
+    [
+        pytest.param(True, b"__Host-mp_consent", id="https"),
+        pytest.param(False, b"mp_consent", id="http"),
+    ],
+)
+def test_an_unreadable_choice_goes_away_elsewhere(is_secure, name):
+    desk = Desk(Jar(OwnCookies(is_unreadable=True)), is_secure=is_secure)
+
+    [cookie] = desk.make(UNREADABLE).others
+
+    assert cookie.startswith(name + b"=; Max-Age=0;")
+
+
+@pytest.mark.parametrize(
+    ("decision", "own"),
+    [
+        pytest.param(UNREADABLE_DENIED, NO_COOKIES, id="the-header-was-unreadable"),
+        pytest.param(UNKNOWN, OwnCookies(is_unreadable=True), id="another-reason"),
+        pytest.param(UNKNOWN, NO_COOKIES, id="no-choice"),
+    ],
+)
+def test_otherwise_the_consent_cookie_is_left_alone(decision, own):
+    assert not Desk(Jar(own), PAGE).make(decision)
+
+
+def test_an_act_replaces_what_was_unreadable():
+    desk = Desk(Jar(OwnCookies(is_unreadable=True)))
+
+    plan = desk.make(UNREADABLE_DENIED, act=DENIAL)
+
+    assert [desk.choice_of(cookie) for cookie in plan.acts] == [DENIAL]
+    assert plan.others == []
