@@ -103,10 +103,15 @@ class Case:
     def stop(self, late_user: str | None = None) -> None:
         """Forget this device's and this user's waiting events (RULES section 2, rule 3)."""
         keys = self._core.keys
-        visitors = [item for item in (self._jar.visitor, self.visitor) if item is not None]
-        users = {late_user, *(item.user_id for item in visitors)}
+        visitors = [*self._jar.verified]
+        if self.visitor is not None:
+            visitors.append(self.visitor)
+        users = {late_user}
         if self.visit is not None:
+            # Whom a reset or another login left behind may have handed over already.
+            visitors += self.visit.left
             users.add(self.visit.user_id)
+        users |= {item.user_id for item in visitors}
         found = {keys.device_key(item.device_id) for item in visitors}
         found |= {keys.user_key(user) for user in users if user is not None}
         if found:
@@ -115,7 +120,7 @@ class Case:
     def is_stopping(self) -> bool:
         """Whether a denial found somebody whose events may still wait."""
         is_denied = self.decision.state is State.DENIED and self.decision is not DISABLED
-        return is_denied and (self.has_acted or self._jar.visitor is not None)
+        return is_denied and (self.has_acted or bool(self._jar.verified))
 
     # --- identity -----------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class Exchange:
         "_case",
         "_core",
         "_epoch",
+        "_grants",
         "_head",
         "_held_updates",
         "_is_secure",
@@ -79,6 +80,7 @@ class Exchange:
         self._phase = phase
         self._items: list[Item] = []
         self._epoch = 0  # a denial ends one; what was tracked in an ended one never leaves
+        self._grants: dict[int, Decision] | None = None  # of earlier epochs that still count
         self.is_settled = False
         self._visitor: Visitor | None = None
         self._case: Case | None = None
@@ -218,8 +220,13 @@ class Exchange:
                 return was_granted
             if not self._may_act(case, is_trusted=is_trusted):
                 return was_granted
+            before = self.decision
             case.record(is_granted=True)
-            if not was_granted:
+            if was_granted and case.decision.kind is not before.kind:
+                # An event says what it was tracked under: a default is no explicit grant.
+                self._grants = {**(self._grants or {}), self._epoch: before}
+                self._epoch += 1
+            elif not was_granted:
                 # What came before the grant came without one.
                 self._drop_items(Reason.NO_CHOICE)
                 self._drop_held_updates()
@@ -325,6 +332,7 @@ class Exchange:
 
     def _drop_items(self, reason: Reason) -> None:
         self._epoch += 1
+        self._grants = None
         # In place: another thread may be appending, and what it appends is of an ended epoch.
         number = len(self._items)
         del self._items[:number]
@@ -346,23 +354,26 @@ class Exchange:
             # Only what is there now: another thread may append meanwhile, and follows itself.
             items = self._items[:]
             del self._items[: len(items)]
-            decision = self.decision
-            if self._epoch or not decision.is_granted:
-                items = self._drop_ended(items)
-            if items:
-                core.sink.accept(Handover(decision, items))
+            if self._epoch or not self.decision.is_granted:
+                self._hand_over_by_epoch(items)
+            elif items:
+                core.sink.accept(Handover(self.decision, items))
             if self._case is not None and self._phase is _CLOSED:
                 self._case.give_up_unsaved()
         finally:
             core.lock.release()
 
-    def _drop_ended(self, items: list[Item]) -> list[Item]:
-        """Answer what was tracked under the grant that still holds."""
-        decision, epoch = self.decision, self._epoch
-        kept = [item for item in items if item[-1] == epoch] if decision.is_granted else []
-        if len(items) > len(kept):
-            self._core.sink.count("refused", len(items) - len(kept), decision.reason.value)
-        return kept
+    def _hand_over_by_epoch(self, items: list[Item]) -> None:
+        """Hand over what was tracked under a grant that still holds; the rest is dropped."""
+        sink, number = self._core.sink, len(items)
+        grants = {**(self._grants or {}), self._epoch: self.decision}
+        for epoch, decision in grants.items() if self.decision.is_granted else ():
+            kept = [item for item in items if item[-1] == epoch]
+            number -= len(kept)
+            if kept:
+                sink.accept(Handover(decision, kept))
+        if number:
+            sink.count("refused", number, self.decision.reason.value)
 
     # --- who it is ----------------------------------------------------------------------------
 

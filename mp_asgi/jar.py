@@ -32,6 +32,7 @@ class Jar:
 
     Attributes:
         own: The consent cookies.
+        verified: Every ID that verified; a denial stops them all.
         visitor: The one ID that verified; None if none or if two differ.
         is_visitor_current: The newest key signed it.
         id_names: Names under which an ID cookie arrived, believed or not.
@@ -54,20 +55,23 @@ class Jar:
         "known",
         "needs_care",
         "own",
+        "verified",
         "visitor",
     )
 
     def __init__(
         self,
         own: OwnCookies,
-        visitor: Visitor | None = None,
+        verified: Sequence[Visitor] = (),
         *,
         is_visitor_current: bool = True,
         id_names: tuple[str, ...] = (),
         has_unreadable: bool = False,
     ) -> None:
         self.own = own
-        self.visitor = visitor
+        self.verified = verified
+        # Two that verify but differ: one of them was planted, and nobody knows which.
+        self.visitor = verified[0] if len(verified) == 1 else None
         self.is_visitor_current = is_visitor_current
         self.id_names = id_names
         self.has_unreadable = has_unreadable
@@ -165,25 +169,24 @@ class JarReader:
     def _open(self, found: Sequence[tuple[str, bytes]], *, is_secure: bool) -> Jar:
         wire_name = self._id_style.wire_name(is_secure=is_secure)
         tokens = [value for name, value in found if name == wire_name]
-        visitor, is_current = self._read_visitor(tokens)
+        verified, is_current = self._read_visitors(tokens)
         own = self._read_own(found, is_secure=is_secure)
         return Jar(
             own,
-            visitor,
+            verified,
             is_visitor_current=is_current,
             id_names=tuple(dict.fromkeys(name for name, _ in found if name in self._id_names)),
-            has_unreadable=own.is_unreadable or bool(tokens and visitor is None),
+            has_unreadable=own.is_unreadable or bool(tokens) and len(verified) != 1,
         )
 
-    def _read_visitor(self, tokens: Sequence[bytes]) -> tuple[Visitor | None, bool]:
+    def _read_visitors(self, tokens: Sequence[bytes]) -> tuple[Sequence[Visitor], bool]:
         # Enough copies of a planted one must not hide the visitor's own.
         if not tokens or not set(tokens[MAX_SAME_NAME:]) <= set(tokens[:MAX_SAME_NAME]):
-            return None, True
+            return (), True
         verified = _unsign_all(self._id_signer, tokens)
-        # Two that verify but differ: one of them was planted, and nobody knows which.
-        if len({item.value for item in verified}) != 1:
-            return None, True
-        return Visitor.parse(verified[0].value), any(item.is_current for item in verified)
+        visitors = [Visitor.parse(value) for value in {item.value for item in verified}]
+        is_current = not verified or any(item.is_current for item in verified)
+        return [item for item in visitors if item is not None], is_current
 
     def _read_own(self, found: Sequence[tuple[str, bytes]], *, is_secure: bool) -> OwnCookies:
         wire_name = self._consent_style.wire_name(is_secure=is_secure)

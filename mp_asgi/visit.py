@@ -63,6 +63,7 @@ class Visit:
         is_unsaved: An ID was minted that no response carries yet.
         user_id: Who `identify` named in this request, granted or not.
         is_identified: `identify` or `reset` was called: `identify_from` is not asked.
+        left: Whom this request left behind; a denial stops them, too.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class Visit:
         "_jar",
         "is_identified",
         "is_unsaved",
+        "left",
         "user_id",
         "visitor",
         "write",
@@ -85,6 +87,7 @@ class Visit:
         self.is_unsaved = False
         self.user_id: str | None = None
         self.is_identified = False
+        self.left: list[Visitor] = []
 
     def current(self) -> Visitor:
         """Answer who this is: as the cookie says, or newly minted."""
@@ -105,6 +108,7 @@ class Visit:
         A device that another user marked is left behind: A never meets U2.
         """
         visitor = self.current()
+        self.left.append(visitor)
         if not visitor.is_owned_by(user_id):
             visitor = self.visitor = self._mint(write)
         now = int(self._core.clock())
@@ -128,6 +132,8 @@ class Visit:
         is_simplified = self._core.mode is IdentityMode.SIMPLIFIED
         is_new = is_simplified if new_device is None else new_device
         visitor = self.known() if is_known else None
+        if visitor is not None:
+            self.left.append(visitor)
         if visitor is None:
             self._has_new_device = self._has_new_device or is_new
         elif is_new:
@@ -138,6 +144,8 @@ class Visit:
 
     def renew(self, write: Write) -> None:
         """Take a new device ID."""
+        if self.visitor is not None:
+            self.left.append(self.visitor)
         self._has_new_device = True
         self.visitor = self._mint(write)
 

@@ -429,7 +429,7 @@ def test_the_default_of_an_opt_out_site_is_not_remembered_in_the_empty_jar():
 
 
 def test_the_default_of_an_opt_out_site_is_remembered_for_a_visitor():
-    jar = Jar(NO_COOKIES, A)
+    jar = Jar(NO_COOKIES, [A])
     opt_out = ConsentPolicy(is_opt_out=True, version=PolicyVersion(), max_age=1_000.0)
 
     first = jar.decide(opt_out, NOW)
@@ -439,7 +439,7 @@ def test_the_default_of_an_opt_out_site_is_remembered_for_a_visitor():
 
 
 def test_a_jar_keeps_who_it_is_until_it_must_be_asked_again():
-    jar = Jar(OwnCookies(GRANT), A)
+    jar = Jar(OwnCookies(GRANT), [A])
     assert (jar.known, jar.holds_until) == (None, 0.0)
 
     jar.remember(A, NOW + 5)

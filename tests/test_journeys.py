@@ -199,7 +199,8 @@ def test_journey_6_a_second_device_has_its_own_id_and_the_same_user(world):
     assert world.rows() == [Row("Seen", a, "U1"), Row("Seen", b, None), Row("Seen", b, "U1")]
 
 
-def test_journey_7_a_logout_ends_the_user_and_the_device(world):
+def test_journey_7_a_logout_ends_the_user_and_the_device(source):
+    world = source.open()
     browser = consenting(world)
     browser.visit(login("U1"), track("Seen"))
     a = browser.device_id
@@ -211,7 +212,9 @@ def test_journey_7_a_logout_ends_the_user_and_the_device(world):
     assert a != b
     assert world.rows() == [
         Row("Seen", a, "U1"),
-        Row("Logged Out", a, "U1"),
+        # Rule 3 of section 1: identify_from is not asked where reset() was called, and the cookie
+        # keeps no user then. Mixpanel has merged A with U1, so the event is U1's all the same.
+        Row("Logged Out", a, None if source.is_late else "U1"),
         Row("Seen Home", b, None),
         Row("Seen", b, None),
     ]
@@ -675,15 +678,20 @@ def test_journey_30_a_trusted_call_counts_from_anywhere(open_world):
     assert len(world.rows()) == 1
 
 
-def test_journey_30_a_cross_site_header_cannot_grant_but_can_deny(open_world):
+def test_journey_30_a_cross_site_header_cannot_grant(open_world):
     world = open_world()
-    browser = world.browser()
-    foreign = (*CROSS_SITE, *GRANTED)
-    denying = (*CROSS_SITE, ("x-mp-consent", "denied"))
 
-    browser.visit(track("Foreign grant"), headers=foreign)
-    browser.visit(grant())
-    browser.visit(track("Foreign denial"), headers=denying)
+    answer = world.browser().visit(track("Foreign grant"), headers=(*CROSS_SITE, *GRANTED))
+
+    assert answer.cookies == []
+    assert world.rows() == []
+
+
+def test_journey_30_a_cross_site_header_can_deny(open_world):
+    world = open_world()
+    browser = consenting(world)
+
+    browser.visit(track("Denied"), headers=(*CROSS_SITE, ("x-mp-consent", "denied")))
 
     assert world.rows() == []
     assert browser.device_id is None

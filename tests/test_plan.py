@@ -24,8 +24,8 @@ UNREADABLE = Decision(State.UNKNOWN, Reason.UNREADABLE, "cookie")
 UNREADABLE_DENIED = Decision(State.DENIED, Reason.UNREADABLE, "cookie")
 
 PAGE = (b"accept", b"text/html")
-KNOWN = Jar(NO_COOKIES, ANONYMOUS, id_names=("mp_id",))
-OLD_KEY = Jar(NO_COOKIES, ANONYMOUS, is_visitor_current=False, id_names=("mp_id",))
+KNOWN = Jar(NO_COOKIES, [ANONYMOUS], id_names=("mp_id",))
+OLD_KEY = Jar(NO_COOKIES, [ANONYMOUS], is_visitor_current=False, id_names=("mp_id",))
 
 
 class Desk:
@@ -166,7 +166,7 @@ def test_an_id_under_a_stop_mark_is_not_renewed():
     ],
 )
 def test_a_choice_under_an_old_key_is_signed_anew_on_a_navigation(visitor, headers, is_renewed):
-    desk = Desk(Jar(OwnCookies(GRANT, is_current=False), visitor), *headers)
+    desk = Desk(Jar(OwnCookies(GRANT, is_current=False), [visitor] if visitor else ()), *headers)
 
     plan = desk.make(GRANTED)
 
@@ -189,7 +189,7 @@ def test_a_current_choice_is_left_alone():
     ],
 )
 def test_a_denial_deletes_every_id_that_arrived(decision, write, acts, others):
-    jar = Jar(NO_COOKIES, ANONYMOUS, id_names=("__Host-mp_id", "mp_id"))
+    jar = Jar(NO_COOKIES, [ANONYMOUS], id_names=("__Host-mp_id", "mp_id"))
 
     plan = Desk(jar).make(decision, visitor=ANONYMOUS, write=write)
 

@@ -26,7 +26,7 @@ def nobody(connection):
 
 
 def make_visit(visitor=None, **settings):
-    jar = EMPTY_JAR if visitor is None else Jar(NO_COOKIES, visitor)
+    jar = EMPTY_JAR if visitor is None else Jar(NO_COOKIES, [visitor])
     return Visit(make_core(**settings), jar, None)
 
 
@@ -49,7 +49,7 @@ def said(visit):
     ],
 )
 def test_an_id_counts_for_13_months_from_its_first_issue(age, is_read):
-    jar = Jar(NO_COOKIES, Visitor(A, int(NOW) - age))
+    jar = Jar(NO_COOKIES, [Visitor(A, int(NOW) - age)])
 
     assert (read_visitor(jar, make_core(), NOW) is not None) is is_read
 
@@ -73,7 +73,7 @@ def test_without_an_id_cookie_there_is_nobody():
 def test_a_user_kept_in_the_cookie_counts_for_the_login_time(settings, age, user_id):
     visitor = ANONYMOUS.with_user("U1", int(NOW) - age)
 
-    read = read_visitor(Jar(NO_COOKIES, visitor), make_core(**settings), NOW)
+    read = read_visitor(Jar(NO_COOKIES, [visitor]), make_core(**settings), NOW)
 
     assert read is not None
     assert (read.device_id, read.user_id) == (A, user_id)
@@ -91,31 +91,31 @@ DENIAL = GRANT._replace(is_granted=False)
     ("jar", "settings", "known", "holds_until"),
     [
         pytest.param(Jar(OwnCookies(GRANT)), {}, None, GRANT_ENDS, id="nobody"),
-        pytest.param(Jar(OwnCookies(GRANT), ANONYMOUS), {}, ANONYMOUS, GRANT_ENDS, id="somebody"),
+        pytest.param(Jar(OwnCookies(GRANT), [ANONYMOUS]), {}, ANONYMOUS, GRANT_ENDS, id="somebody"),
         pytest.param(
-            Jar(OwnCookies(GRANT), Visitor(A, int(NOW) - COOKIE_MAX_AGE + 5)),
+            Jar(OwnCookies(GRANT), [Visitor(A, int(NOW) - COOKIE_MAX_AGE + 5)]),
             {},
             Visitor(A, int(NOW) - COOKIE_MAX_AGE + 5),
             NOW + 5,
             id="an-id-that-ends-soon",
         ),
-        pytest.param(Jar(OwnCookies(GRANT), U1), {}, U1, NOW - 500 + 43_200, id="a-login-ends"),
+        pytest.param(Jar(OwnCookies(GRANT), [U1]), {}, U1, NOW - 500 + 43_200, id="a-login-ends"),
         pytest.param(
-            Jar(OwnCookies(GRANT), U1),
+            Jar(OwnCookies(GRANT), [U1]),
             {"identify_from": nobody},
             LOGGED_OUT,
             GRANT_ENDS,
             id="the-app-tells-the-user",
         ),
         pytest.param(
-            Jar(OwnCookies(GRANT), Visitor(A, int(NOW) - COOKIE_MAX_AGE - 1)),
+            Jar(OwnCookies(GRANT), [Visitor(A, int(NOW) - COOKIE_MAX_AGE - 1)]),
             {},
             None,
             GRANT_ENDS,
             id="an-expired-id",
         ),
         pytest.param(
-            Jar(NO_COOKIES, ANONYMOUS),
+            Jar(NO_COOKIES, [ANONYMOUS]),
             {"consent": "opt-out"},
             ANONYMOUS,
             ISSUED + COOKIE_MAX_AGE,
@@ -136,23 +136,23 @@ def test_a_grant_is_remembered_with_who_it_is(jar, settings, known, holds_until)
 @pytest.mark.parametrize(
     ("jar", "settings", "reason"),
     [
-        pytest.param(Jar(OwnCookies(DENIAL), ANONYMOUS), {}, Reason.COOKIE_DENIED, id="denial"),
-        pytest.param(Jar(NO_COOKIES, ANONYMOUS), {}, Reason.NO_CHOICE, id="nothing"),
+        pytest.param(Jar(OwnCookies(DENIAL), [ANONYMOUS]), {}, Reason.COOKIE_DENIED, id="denial"),
+        pytest.param(Jar(NO_COOKIES, [ANONYMOUS]), {}, Reason.NO_CHOICE, id="nothing"),
         pytest.param(EMPTY_JAR, {"consent": "opt-out"}, Reason.OPT_OUT_DEFAULT, id="everybodys"),
         pytest.param(
-            Jar(OwnCookies(GRANT), ANONYMOUS, has_unreadable=True),
+            Jar(OwnCookies(GRANT), [ANONYMOUS], has_unreadable=True),
             {},
             Reason.COOKIE_GRANTED,
             id="unreadable-beside-it-is-counted-each-time",
         ),
         pytest.param(
-            Jar(OwnCookies(GRANT), Visitor(A, int(NOW) + 1)),
+            Jar(OwnCookies(GRANT), [Visitor(A, int(NOW) + 1)]),
             {},
             Reason.COOKIE_GRANTED,
             id="issued-by-a-clock-ahead",
         ),
         pytest.param(
-            Jar(OwnCookies(GRANT), ANONYMOUS.with_user("U1", int(NOW) + 1)),
+            Jar(OwnCookies(GRANT), [ANONYMOUS.with_user("U1", int(NOW) + 1)]),
             {},
             Reason.COOKIE_GRANTED,
             id="logged-in-by-a-clock-ahead",
@@ -171,11 +171,11 @@ AGES = st.integers(-400, 400 * DAY)
 def test_what_is_remembered_is_what_would_be_read(choice_age, issue_age, login_age, later):
     choice = GRANT._replace(at=int(NOW) - choice_age)
     visitor = Visitor(A, int(NOW) - issue_age).with_user("U1", int(NOW) - login_age)
-    jar, core = Jar(OwnCookies(choice), visitor), CORE
+    jar, core = Jar(OwnCookies(choice), [visitor]), CORE
     recognise(jar, core, NOW)
 
     if NOW + later <= jar.holds_until:
-        fresh = Jar(OwnCookies(choice), visitor)
+        fresh = Jar(OwnCookies(choice), [visitor])
         expected = read_visitor(fresh, core, NOW + later)
         assert fresh.decide(core.policy, NOW + later) == jar.decision
         assert (jar.known and jar.known.user_id) == (expected and expected.user_id)

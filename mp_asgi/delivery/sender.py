@@ -24,6 +24,7 @@ class Sender:
         outbox: Gets a batch back if reporting its fate fails.
         transport_factory: Makes the transport, in the thread that uses it, at its first batch.
         clock: Answers seconds since the epoch.
+        settling: Held while a batch's fate is stored and counted: whoever takes it sees both.
         is_flushing: Tells whether batches leave without waiting to fill.
         on_progress: Called whenever a batch was settled.
     """
@@ -35,10 +36,12 @@ class Sender:
         outbox: Outbox,
         transport_factory: Callable[[], Transport],
         clock: Callable[[], float],
+        settling: threading.Lock,
         is_flushing: Callable[[], bool],
         on_progress: Callable[[], None],
     ) -> None:
         self.wake = threading.Event()
+        self.settling = settling
         self._pump = pump
         self._outbox = outbox
         self._transport_factory = transport_factory
@@ -85,13 +88,16 @@ class Sender:
                 self._transport = self._transport_factory()
             reply = self._transport.send(batch.endpoint, batch.body())
         except Unavailable as error:
-            self._pump.fail(batch, error, self._clock())
+            with self.settling:
+                self._pump.fail(batch, error, self._clock())
         except Exception as error:  # noqa: BLE001  # a foreign failure: the answer counts as lost
             self._tell("The transport failed in a way that is not its own", error)
             lost = Unavailable(type(error).__name__, is_sent=True)
-            self._pump.fail(batch, lost, self._clock())
+            with self.settling:
+                self._pump.fail(batch, lost, self._clock())
         else:
-            self._pump.receive(batch, reply, self._clock())
+            with self.settling:
+                self._pump.receive(batch, reply, self._clock())
 
     def _tell(self, text: str, error: Exception) -> None:
         if not self._has_told:

@@ -104,18 +104,27 @@ class Storer(Generic[T]):
     def store(self) -> None:
         """Store everything that was submitted before this call."""
         with self._intake.storing:
-            entries: list[Entry] = []
-            count = 0
-            for item, item_count in self._intake.take():
-                if isinstance(item, (Stop, Mark)):
-                    self._put(entries, count)
-                    entries, count = [], 0
-                    self._obey(item)
-                else:
-                    entries.extend(self._entries_of(item, item_count))
-                    count += item_count
-            self._put(entries, count)
+            taken = self._intake.take()
+            # Stops first: between a put and its forget, a sender could take what was put. What
+            # was tracked before a stop is refused by its mark, what came later is not concerned.
+            for item, _ in taken:
+                if isinstance(item, Stop):
+                    self._forget(item)
+            self._store_taken(taken)
         self._on_stored()
+
+    def _store_taken(self, taken: Sequence[tuple[T | Stop | Mark, int]]) -> None:
+        entries: list[Entry] = []
+        count = 0
+        for item, item_count in taken:
+            if isinstance(item, Mark):
+                self._put(entries, count)
+                entries, count = [], 0
+                item.set()
+            elif not isinstance(item, Stop):
+                entries.extend(self._entries_of(item, item_count))
+                count += item_count
+        self._put(entries, count)
 
     def _entries_of(self, item: T, count: int) -> Sequence[Entry]:
         try:
@@ -144,10 +153,7 @@ class Storer(Generic[T]):
                 self._tell("overflow", "The outbox is full; the newest events are dropped")
         self._intake.in_hand -= count
 
-    def _obey(self, item: Stop | Mark) -> None:
-        if isinstance(item, Mark):
-            item.set()
-            return
+    def _forget(self, item: Stop) -> None:
         try:
             forgotten = self._outbox.forget(item.keys, item.at)
         except Exception as error:  # noqa: BLE001  # foreign storage; the stop is lost, and said so

@@ -39,6 +39,7 @@ class _Home(Generic[T]):
         self.intake: Intake[T] = Intake()
         self.outbox = outbox
         self.progress = threading.Condition()
+        self.settling = threading.Lock()
         self.flushes = 0
 
     def waiting(self) -> int:
@@ -160,7 +161,8 @@ class Worker(Generic[T]):
         deadline = time.monotonic() + timeout
         home = self._here()
         if not home.waiting() and not home.intake.items:
-            return True
+            with home.settling:
+                return True
         if not self._start():
             return False
         with home.flushing():
@@ -172,10 +174,12 @@ class Worker(Generic[T]):
             outbox = home.outbox
             next_id = outbox.stats().next_id
             with home.progress:
-                return home.progress.wait_for(
+                is_done = home.progress.wait_for(
                     lambda: outbox.stats().first_id >= next_id,
                     max(0.0, deadline - time.monotonic()),
                 )
+            with home.settling:  # gone from the outbox and counted are one
+                return is_done
 
     def close(self, timeout: float) -> bool:
         """Flush and stop the threads. A later submit starts them again.
@@ -259,6 +263,7 @@ class Worker(Generic[T]):
             outbox=home.outbox,
             transport_factory=self._transport_factory,
             clock=self._clock,
+            settling=home.settling,
             is_flushing=lambda: home.flushes > 0,
             on_progress=home.notify,
         )

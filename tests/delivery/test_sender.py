@@ -34,6 +34,7 @@ class Bench:
         self.transport = transport or RecordingTransport()
         self.made = 0
         self.sender = Sender(
+            settling=threading.Lock(),
             pump=Pump(self.outbox, settings, self.counters, lambda: 0.5),
             outbox=self.outbox,
             transport_factory=self.make,
