@@ -41,18 +41,23 @@ class Sink(Protocol):
 
     def accept(self, handover: Handover) -> None:
         """Take responsibility for delivering it."""
+        ...
 
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         """Forget what waits under these keys, and let nothing tracked until `at` pass."""
+        ...
 
     def is_stopped(self, key: bytes) -> bool:
         """Whether this process knows of a stop under the key."""
+        ...
 
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
         """Count what happened."""
+        ...
 
     def warn(self, topic: str, message: str) -> None:
         """Log a message, once a topic."""
+        ...
 
 
 class Lock(Protocol):
@@ -60,9 +65,11 @@ class Lock(Protocol):
 
     def acquire(self) -> bool:
         """Wait for it."""
+        ...
 
     def release(self) -> None:
         """Give it back."""
+        ...
 
     def __enter__(self) -> object: ...
 

@@ -176,7 +176,7 @@ class JarReader:
             verified,
             is_visitor_current=is_current,
             id_names=tuple(dict.fromkeys(name for name, _ in found if name in self._id_names)),
-            has_unreadable=own.is_unreadable or bool(tokens) and len(verified) != 1,
+            has_unreadable=own.is_unreadable or (bool(tokens) and len(verified) != 1),
         )
 
     def _read_visitors(self, tokens: Sequence[bytes]) -> tuple[Sequence[Visitor], bool]:
