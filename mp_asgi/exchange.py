@@ -95,10 +95,12 @@ class Exchange:
         self._jar = jar = core.jars.read(head.cookie, is_secure=is_secure)
         if jar.decision is None or head.signals is not None or core.clock() > jar.holds_until:
             self._decide()
-            return
-        self.decision = jar.decision
-        if not core.has_late_answers:  # those ask who it is only where somebody needed to know
-            self._visitor = jar.known
+        else:
+            self.decision = jar.decision
+            if not core.has_late_answers:  # those ask who it is only where somebody needs to know
+                self._visitor = jar.known
+        if phase is not _OPEN and not core.has_late_answers:
+            self._settle(None)  # there is nobody to wait for
 
     def _decide(self) -> None:
         """Answer the first decision where none is remembered that still holds."""
@@ -322,8 +324,6 @@ class Exchange:
 
     def _follow(self) -> None:
         """Hand over at once what is tracked after the response has started."""
-        if self.decision.is_granted and not self._core.has_late_answers:
-            self.is_settled = True  # there is nobody to wait for
         if self.is_settled:
             self._hand_over()
         elif self._phase is _CLOSED:

@@ -24,7 +24,8 @@ class Sender:
         outbox: Gets a batch back if reporting its fate fails.
         transport_factory: Makes the transport, in the thread that uses it, at its first batch.
         clock: Answers seconds since the epoch.
-        settling: Held while a batch's fate is stored and counted: whoever takes it sees both.
+        settling: Held while a step is decided, and while a batch's fate is stored and counted:
+            whoever takes it finds neither half done.
         is_flushing: Tells whether batches leave without waiting to fill.
         on_progress: Called whenever a batch was settled.
     """
@@ -67,7 +68,8 @@ class Sender:
 
     def step(self) -> float:
         """Take one step of the pump. Return how many seconds to rest before the next."""
-        step = self._pump.next_step(self._clock(), is_flushing=self._is_flushing())
+        with self.settling:
+            step = self._pump.next_step(self._clock(), is_flushing=self._is_flushing())
         if isinstance(step, Wait):
             return step.seconds
         self._send(step.batch)

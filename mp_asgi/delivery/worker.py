@@ -178,8 +178,9 @@ class Worker(Generic[T]):
                     lambda: outbox.stats().first_id >= next_id,
                     max(0.0, deadline - time.monotonic()),
                 )
-            with home.settling:  # gone from the outbox and counted are one
-                return is_done
+        # Gone from the outbox and counted are one; and no step goes on as if this flush did.
+        with home.settling:
+            return is_done
 
     def close(self, timeout: float) -> bool:
         """Flush and stop the threads. A later submit starts them again.
