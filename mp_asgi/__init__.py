@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .integrations.flask import FlaskMixpanel as FlaskMixpanel
     from .integrations.flask import current_tracker as current_tracker
 
+# Without the names of `_IN_EXTRAS`: a star import must not need a framework.
 __all__ = [
     "ANONYMOUS",
     "Analytics",
-    "FlaskMixpanel",
     "MixpanelASGIError",
     "MixpanelMiddleware",
     "MixpanelWSGIMiddleware",
@@ -36,9 +36,7 @@ __all__ = [
     "Stats",
     "StoredConsent",
     "Tracker",
-    "TrackerDep",
     "__version__",
-    "current_tracker",
     "get_tracker",
 ]
 
