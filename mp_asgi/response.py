@@ -81,11 +81,6 @@ class _Said:
                 self.is_shared = True
 
 
-def is_shared(status: int | None, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a cache between us and the visitor may keep this response for others."""
-    return _is_kept_by_status(status) or _Said(headers).is_shared
-
-
 def _is_kept_by_status(status: int | None) -> bool:
     return status is not None and (status < 200 or status == 304)  # noqa: PLR2004  # RFC 9110 15
 
