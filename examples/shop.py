@@ -32,7 +32,10 @@ def is_cross_site(header: Header) -> bool:
     if site := header("Sec-Fetch-Site"):
         return site == "cross-site"
     origin = header("Origin")
-    return origin is not None and urlsplit(origin).netloc != header("Host")
+    try:
+        return origin is not None and urlsplit(origin).netloc != header("Host")
+    except ValueError:  # no page of ours has an address that cannot be read
+        return True
 
 
 def wants_json(header: Header) -> bool:

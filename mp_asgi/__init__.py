@@ -11,6 +11,7 @@ from .analytics import Analytics as Analytics
 from .asgi import MixpanelMiddleware as MixpanelMiddleware
 from .consent.choice import StoredConsent as StoredConsent
 from .delivery.counters import Stats as Stats
+from .delivery.outbox.base import DeadLetter as DeadLetter
 from .errors import MixpanelASGIError as MixpanelASGIError
 from .errors import SettingsError as SettingsError
 from .identity import ANONYMOUS as ANONYMOUS
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANONYMOUS",
     "Analytics",
+    "DeadLetter",
     "MixpanelASGIError",
     "MixpanelMiddleware",
     "MixpanelWSGIMiddleware",

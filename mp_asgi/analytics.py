@@ -4,26 +4,30 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .consent.policy import ConsentPolicy
 from .cookies import CookieStyle
 from .core import Core, Handover, Sink
 from .delivery.counters import Counters, Stats
-from .delivery.outbox.base import Outbox
+from .delivery.outbox.base import DeadLetter, Outbox
 from .delivery.outbox.memory import MemoryOutbox
 from .delivery.transport import HTTPTransport, Transport
 from .delivery.worker import Worker
+from .errors import SettingsError
 from .events import Entry, Stop
 from .head import HeadReader, SchemeReader
 from .identity import IdentityMode
 from .jar import SCRIPT_COOKIE, JarReader
 from .settings import Settings
 from .signing import CookieSigner
+from .stops import Stops
 from .wire import KeyMaker, Renderer, What
 
-MAX_REMEMBERED_STOPS = 10_000
+MAX_WARNINGS = 1_000  # topics that are logged; what follows is only counted
+
+_NOT_BOTH = "Give analytics, or settings, or single settings, not both."
 
 logger = logging.getLogger("mp_asgi")
 
@@ -41,7 +45,7 @@ class Analytics:
             that sends.
         clock: Seconds since the epoch.
         random_bytes: Where IDs come from.
-        overrides: Fields of `Settings`, where `settings` is None.
+        overrides: Fields of `Settings`, instead of a whole one.
 
     Raises:
         SettingsError: The settings cannot be used.
@@ -57,9 +61,8 @@ class Analytics:
         random_bytes: Callable[[int], bytes] = os.urandom,
         **overrides: Any,
     ) -> None:
-        self.settings = settings or Settings.from_env(**overrides)
+        self.settings = _choose_settings(settings, overrides)
         self._counters = Counters()
-        self._stops: dict[bytes, float] = {}
         self._warned: set[str] = set()
         self.core = make_core(self.settings, self, clock, random_bytes)
         self._has_identity_events = self.core.mode is IdentityMode.ORIGINAL
@@ -103,6 +106,10 @@ class Analytics:
         """Answer the counters of this process."""
         return self._worker.stats()
 
+    def dead(self) -> Sequence[DeadLetter]:
+        """Answer what Mixpanel refused in this process, oldest first, each with its reason."""
+        return self._worker.dead()
+
     # --- the sink of exchanges ----------------------------------------------------------------
 
     def accept(self, handover: Handover) -> None:
@@ -113,15 +120,7 @@ class Analytics:
 
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         """Take a denial: what waits under these keys is forgotten."""
-        for key in keys:
-            if key not in self._stops and len(self._stops) >= MAX_REMEMBERED_STOPS:
-                self._stops.pop(next(iter(self._stops)), None)
-            self._stops[key] = at
         self._worker.submit(Stop(tuple(keys), at))
-
-    def is_stopped(self, key: bytes) -> bool:
-        """Whether this process took a denial for the key."""
-        return key in self._stops
 
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
         """Count what happened in a request."""
@@ -129,7 +128,7 @@ class Analytics:
 
     def warn(self, topic: str, message: str) -> None:
         """Log a message once a topic; the counters tell how often it happened."""
-        if topic not in self._warned:
+        if topic not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(topic)
             logger.warning("%s (logged once, then counted)", message)
 
@@ -153,6 +152,40 @@ class Analytics:
 
     def _make_transport(self) -> Transport:
         return HTTPTransport(self.settings)
+
+
+def choose_analytics(
+    analytics: object, settings: Settings | None, overrides: Mapping[str, Any]
+) -> Analytics:
+    """Answer the assembly that a middleware was given, or make one of what it was given.
+
+    Raises:
+        SettingsError: The settings cannot be used, or there are two answers to one question.
+    """
+    if analytics is None:
+        return Analytics(settings, **overrides)
+    if not isinstance(analytics, Analytics):
+        given = type(analytics).__name__
+        raise SettingsError([f"analytics is of type {given}. Use an mp_asgi.Analytics."])
+    if settings is not None or overrides:
+        given = ", ".join(sorted({*overrides, *(() if settings is None else ("settings",))}))
+        raise SettingsError([f"analytics came together with {given}. {_NOT_BOTH}"])
+    return analytics
+
+
+def _choose_settings(settings: object, overrides: Mapping[str, Any]) -> Settings:
+    if settings is None:
+        return Settings.from_env(**overrides)
+    if isinstance(settings, Analytics):
+        raise SettingsError(["settings is an Analytics. Name it: analytics=…"])
+    if not isinstance(settings, Settings):
+        given = type(settings).__name__
+        remedy = "Use an mp_asgi.Settings, or name single settings: token=…"
+        raise SettingsError([f"settings is of type {given}. {remedy}"])
+    if overrides:
+        given = ", ".join(sorted(overrides))
+        raise SettingsError([f"settings came together with {given}. {_NOT_BOTH}"])
+    return settings
 
 
 def make_core(
@@ -208,6 +241,7 @@ def make_core(
         id_signer=id_signer,
         consent_signer=consent_signer,
         keys=KeyMaker(settings.token),
+        stops=Stops(),
         sink=sink,
         clock=clock,
         random_bytes=random_bytes,

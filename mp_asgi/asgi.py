@@ -6,9 +6,10 @@ same order.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
-from .analytics import Analytics
+from .analytics import Analytics, choose_analytics
 from .errors import SettingsError
 from .exchange import Phase
 from .head import RequestHead
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from .exchange import Exchange
     from .settings import Settings
+
+logger = logging.getLogger("mp_asgi")
 
 STATE_KEY = "mixpanel"
 """Name in `scope["state"]`, so that Starlette and FastAPI show `request.state.mixpanel`."""
@@ -50,8 +53,8 @@ class MixpanelMiddleware:
     Args:
         app: Any ASGI 3 application.
         settings: Instead of the environment.
-        analytics: Share one assembly between several middlewares.
-        overrides: Fields of `Settings`.
+        analytics: Share one assembly between several middlewares, instead of settings.
+        overrides: Fields of `Settings`, instead of a whole one.
 
     Unusable settings raise where a server can act on it: `lifespan.startup` is answered with
     `startup.failed`, and without lifespan every request raises the `SettingsError`.
@@ -70,7 +73,7 @@ class MixpanelMiddleware:
         self.error: SettingsError | None = None
         self._served: frozenset[str] = frozenset()  # nothing, as long as the settings are wrong
         try:
-            self.analytics = analytics or Analytics(settings, **overrides)
+            self.analytics = choose_analytics(analytics, settings, overrides)
         except SettingsError as error:
             self.error = error
             return
@@ -100,7 +103,7 @@ class MixpanelMiddleware:
         def send_with_cookies(message: Message) -> Awaitable[None]:
             if tracker.exchange is not None:
                 message = _follow(tracker, tracker.exchange, scope, message)
-            elif message["type"] in _STARTS and message.get("status", _FINAL) >= _FINAL:
+            elif message["type"] in _STARTS and _is_final(message):
                 tracker.phase = _STARTED
             return send(message)
 
@@ -119,13 +122,20 @@ class MixpanelMiddleware:
         elif scope["type"] not in _SERVED:
             await self.app(scope, receive, send)
         elif self.error is not None:
-            raise self.error
+            # A new one each time: what is raised again and again keeps every traceback.
+            raise SettingsError(self.error.problems)
         else:
             await self._serve_nested(scope, receive, send)
 
     async def _serve_nested(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass through below ourselves; another project's tracker holds for the inner call."""
         outer: Tracker = scope[SCOPE_KEY]
+        if (
+            outer.phase is _CLOSED
+        ):  # a retry outside of us, with the scope of a request that is over
+            del scope[SCOPE_KEY]
+            await self(scope, receive, send)
+            return
         if outer.core.settings == self._core.settings:
             await self.app(scope, receive, send)
             return
@@ -142,25 +152,31 @@ class MixpanelMiddleware:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": str(self.error)})
             return
-        is_received = False
+        has_begun = False
 
         async def receive_and_note() -> Message:
-            nonlocal is_received
-            is_received = True
+            nonlocal has_begun
+            has_begun = True
             return await receive()
 
         async def send_after_drain(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
                 await self._drain()
             await send(message)
 
         try:
             await self.app(scope, receive_and_note, send_after_drain)
-        except Exception:
-            if is_received:
+        except Exception as error:
+            if has_begun:
                 await self._drain()  # a shutdown that fails is one, too
                 raise
             # The app does not speak lifespan; we still want to hear of the shutdown.
+            if not _is_refusal(error):
+                logger.warning(
+                    "The app raised %r at its lifespan scope; taken as 'no lifespan'.", error
+                )
             await self._answer_lifespan(receive, send)
 
     async def _answer_lifespan(self, receive: Receive, send: Send) -> None:
@@ -185,7 +201,7 @@ def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message
     """
     kind = message["type"]
     if kind in _STARTS:
-        if message.get("status", _FINAL) < _FINAL:
+        if not _is_final(message):
             return message
         tracker.phase = _STARTED
         has_cookies = exchange.begin_response(scope)
@@ -205,5 +221,22 @@ def _with_cookies(exchange: Exchange, message: Message) -> Message:
         return message
     # It may be an iterator, and then we are the one who gets to read it.
     headers = list(message.get("headers") or ())
-    written = exchange.write_headers(message.get("status"), headers)
+    status = message.get("status", None if message["type"] == "websocket.accept" else _FINAL)
+    if status is not None and not isinstance(status, int):
+        status = _FINAL  # the server's matter, not ours
+    written = exchange.write_headers(status, headers)
     return {**message, "headers": headers if written is None else written}
+
+
+def _is_final(message: Message) -> bool:
+    """Whether a start message starts the response, as far as its status can be read."""
+    status = message.get("status", _FINAL)
+    return not isinstance(status, int) or status >= _FINAL
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether this is how apps say that they know no lifespan, and no failure of theirs."""
+    if isinstance(error, (AssertionError, NotImplementedError)):
+        return True
+    text = str(error).lower()
+    return "lifespan" in text or "scope type" in text or "scope['type']" in text

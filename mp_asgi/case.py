@@ -5,7 +5,7 @@ tracked: the exchange does, and asks under the lock.
 """
 
 from .consent.hearing import Hearing
-from .consent.policy import DISABLED, AppAnswer, Decision, State
+from .consent.policy import DISABLED, AppAnswer, Decision, Reason, State
 from .consent.signals import Said, is_cross_site
 from .core import Core
 from .head import RequestHead
@@ -54,6 +54,7 @@ class Case:
                 core.policy,
                 self._head,
                 own=self._jar.own,
+                withdrawn_at=self._jar.withdrawn_at,
                 consent_header=core.heads.consent_header,
                 now=core.clock(),
             )
@@ -114,13 +115,19 @@ class Case:
         users |= {item.user_id for item in visitors}
         found = {keys.device_key(item.device_id) for item in visitors}
         found |= {keys.user_key(user) for user in users if user is not None}
+        now = self._core.clock()
+        self._core.stops.add(found, now, is_act=self.has_acted)
+        if self._jar.verified:
+            self._jar.stop(now if self.has_acted else self._jar.withdrawn_at)
         if found:
-            self._core.sink.stop(sorted(found), self._core.clock())
+            self._core.sink.stop(sorted(found), now)
 
     def is_stopping(self) -> bool:
         """Whether a denial found somebody whose events may still wait."""
         is_denied = self.decision.state is State.DENIED and self.decision is not DISABLED
-        return is_denied and (self.has_acted or bool(self._jar.verified))
+        # Cookies of before a withdrawal were stopped then; what came later is another visitor's.
+        is_news = self.decision.reason is not Reason.WITHDRAWN
+        return is_denied and is_news and (self.has_acted or bool(self._jar.verified))
 
     # --- identity -----------------------------------------------------------------------------
 
@@ -133,6 +140,11 @@ class Case:
     def current(self) -> Visitor:
         """Answer who this is: as the cookie says, or newly minted."""
         self.visitor = visitor = self.open_visit().current()
+        return visitor
+
+    def leave_unmarked(self) -> Visitor:
+        """Take a device of its own for a user whose mark no response could carry."""
+        self.visitor = visitor = self.open_visit().leave_unmarked()
         return visitor
 
     def identify(self, user_id: str) -> None:

@@ -13,6 +13,7 @@ from .identity import IdentityMode
 from .jar import JarReader
 from .settings import Settings
 from .signing import CookieSigner
+from .stops import Stops
 from .wire import Item, KeyMaker
 
 
@@ -45,10 +46,6 @@ class Sink(Protocol):
 
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         """Forget what waits under these keys, and let nothing tracked until `at` pass."""
-        ...
-
-    def is_stopped(self, key: bytes) -> bool:
-        """Whether this process knows of a stop under the key."""
         ...
 
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
@@ -105,6 +102,7 @@ class Core:
     id_signer: CookieSigner
     consent_signer: CookieSigner
     keys: KeyMaker
+    stops: Stops
     sink: Sink
     clock: Callable[[], float]
     random_bytes: Callable[[int], bytes]

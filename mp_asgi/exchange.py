@@ -25,14 +25,17 @@ from .identity import Anonymous, IdentityMode, Visitor, read_user_id
 from .jar import EMPTY_JAR, Jar
 from .properties import MAX_STRING_BYTES, Properties, freeze
 from .response import CookiePlan, Headers
-from .visit import Write, read_visitor, recognise
+from .visit import Write, read_visitor, recall_stop, recognise
 from .wire import IDENTITY_EVENTS, MAX_PROPERTIES, Item, What
 
 MAX_KNOWN_NAMES: Final = 1_000
 
 # Looking a member up costs more than reading a global.
 _EVENT: Final = What.EVENT
-_UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters, line separators, what turns the reading direction, and lone surrogates.
+_UNSENDABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class Phase(IntEnum):
@@ -93,10 +96,17 @@ class Exchange:
             self.decision: Decision = DISABLED
             return
         self._jar = jar = core.jars.read(head.cookie, is_secure=is_secure)
-        if jar.decision is None or head.signals is not None or core.clock() > jar.holds_until:
+        decision, stops = jar.decision, core.stops.at
+        is_news = stops and not jar.is_stopped and (not jar.key or jar.key in stops)
+        if (
+            decision is None
+            or head.signals is not None
+            or is_news
+            or core.clock() > jar.holds_until
+        ):
             self._decide()
         else:
-            self.decision = jar.decision
+            self.decision = decision
             if not core.has_late_answers:  # those ask who it is only where somebody needs to know
                 self._visitor = jar.known
         if phase is not _OPEN and not core.has_late_answers:
@@ -108,6 +118,7 @@ class Exchange:
         if jar.has_unreadable:
             core.sink.count("cookie_invalid")
         self.decision = DISABLED  # until there is a better one
+        recall_stop(jar, core)
         if self._head.signals is None:
             self.decision = recognise(jar, core, core.clock())
         else:
@@ -270,9 +281,11 @@ class Exchange:
         self, status: int | None, headers: Iterable[tuple[bytes, bytes]]
     ) -> Headers | None:
         """Answer a copy of the headers with our cookies; None where they must stay as they are."""
-        written = self._plan.write(status, headers) if self._plan else None
-        if written is not None and self._case is not None and self._case.visit is not None:
-            self._case.visit.is_unsaved = False
+        plan, case = self._plan, self._case
+        written = plan.write(status, headers) if plan else None
+        has_id = written is not None and plan is not None and plan.has_id
+        if has_id and case is not None and case.visit is not None:
+            case.visit.save()
         return written
 
     def end_response(self) -> None:
@@ -354,6 +367,11 @@ class Exchange:
             # Only what is there now: another thread may append meanwhile, and follows itself.
             items = self._items[:]
             del self._items[: len(items)]
+            case = self._case
+            if case is not None and case.visit is not None and case.visit.is_mark_unsaved:
+                items = self._move_unmarked(case, items)
+            if core.stops.at:
+                items = self._drop_stopped(items)
             if self._epoch or not self.decision.is_granted:
                 self._hand_over_by_epoch(items)
             elif items:
@@ -362,6 +380,32 @@ class Exchange:
                 self._case.give_up_unsaved()
         finally:
             core.lock.release()
+
+    def _move_unmarked(self, case: Case, items: list[Item]) -> list[Item]:
+        """Give the user's items a device of their own: the browser's got no mark.
+
+        Without one, whoever logs in there next would share the device, and Mixpanel would merge
+        two people for good (RULES section 1, rule 2).
+        """
+        old = case.current().device_id
+        self._visitor = new = case.leave_unmarked()
+        return [
+            _with_visitor(item, new)
+            if item[4].device_id == old and item[4].user_id is not None
+            else item
+            for item in items
+        ]
+
+    def _drop_stopped(self, items: list[Item]) -> list[Item]:
+        """Leave out a device that another request of its visitor denied meanwhile."""
+        core = self._core
+        devices = {item[4].device_id for item in items}
+        stopped = {device for device in devices if core.keys.device_key(device) in core.stops.at}
+        if not stopped:
+            return items
+        kept = [item for item in items if item[4].device_id not in stopped]
+        core.sink.count("refused", len(items) - len(kept), Reason.WITHDRAWN.value)
+        return kept
 
     def _hand_over_by_epoch(self, items: list[Item]) -> None:
         """Hand over what was tracked under a grant that still holds; the rest is dropped."""
@@ -477,7 +521,7 @@ def _with_visitor(item: Item, visitor: Visitor) -> Item:
 def _check_name(name: object, known_names: set[str]) -> None:
     if not isinstance(name, str) or not name or _UNSENDABLE.search(name):
         raise InvalidEvent("invalid_name", "An event's name is text without control characters.")
-    if name in IDENTITY_EVENTS:
+    if name.strip().lower() in IDENTITY_EVENTS:
         raise InvalidEvent("reserved_name", f"{name} is sent by identify(), never by track().")
     if len(name.encode("utf-8")) > MAX_STRING_BYTES:
         raise InvalidEvent("invalid_name", f"A name has at most {MAX_STRING_BYTES} bytes.")

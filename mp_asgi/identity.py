@@ -35,6 +35,8 @@ FORBIDDEN_IDS: Final = frozenset(
         "[]",
         "{}",
         "nan",
+        "inf",
+        "-inf",
         "nobody",
         "guest",
         "id",

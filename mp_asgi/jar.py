@@ -38,6 +38,9 @@ class Jar:
         id_names: Names under which an ID cookie arrived, believed or not.
         has_unreadable: A cookie of ours did not verify.
         needs_care: One is unreadable, or was signed by a key that is on its way out.
+        key: Keyed hash of the visitor's device ID, once a stop made it worth knowing.
+        is_stopped: A denial has stopped the device: its ID is over.
+        withdrawn_at: When the visitor chose so, seconds since the epoch; None if a signal did.
         decision: What these cookies alone lead to, if that is a grant.
         decided_until: Seconds since the epoch until which it holds.
         known: Who the ID cookie says this is, as far as that counts.
@@ -51,12 +54,15 @@ class Jar:
         "has_unreadable",
         "holds_until",
         "id_names",
+        "is_stopped",
         "is_visitor_current",
+        "key",
         "known",
         "needs_care",
         "own",
         "verified",
         "visitor",
+        "withdrawn_at",
     )
 
     def __init__(
@@ -78,6 +84,9 @@ class Jar:
         self.needs_care = has_unreadable or not (is_visitor_current and own.is_current)
         self.decision: Decision | None = None
         self.decided_until = 0.0
+        self.key = b""
+        self.is_stopped = False
+        self.withdrawn_at: float | None = None
         self.known: Visitor | None = None
         self.holds_until = 0.0
 
@@ -85,7 +94,7 @@ class Jar:
         """Answer what these cookies alone lead to; a grant is remembered while it holds."""
         if self.decision is not None and now <= self.decided_until:
             return self.decision
-        decision = policy.decide(Signals(self.own), now)
+        decision = policy.decide(Signals(self.own, withdrawn_at=self.withdrawn_at), now)
         choice = self.own.choice
         # Not the empty jar: it is everybody's.
         if decision.is_granted and (choice is not None or self.visitor is not None):
@@ -93,6 +102,17 @@ class Jar:
             self.decided_until = math.inf if choice is None else choice.at + policy.max_age
             self.decision = decision
         return decision
+
+    def stop(self, withdrawn_at: float | None) -> None:
+        """Learn that a denial has stopped the device: its ID is over, and so is an older grant.
+
+        Args:
+            withdrawn_at: When the visitor chose so; None if only a signal did.
+        """
+        self.is_stopped = True
+        self.withdrawn_at = withdrawn_at
+        self.decision = None
+        self.holds_until = 0.0
 
     def remember(self, known: Visitor | None, until: float) -> None:
         """Keep who this is, beside a decision that `decide` keeps; both hold until then."""
@@ -194,7 +214,10 @@ class JarReader:
         others = [
             value for name, value in found if name in self._consent_names and name != wire_name
         ]
-        is_denied_by_script = (SCRIPT_COOKIE, b"denied") in found
+        is_denied_by_script = any(
+            name == SCRIPT_COOKIE and value.strip(b'" ').lower() == b"denied"
+            for name, value in found
+        )
         if not tokens and not others:
             return OwnCookies(None, False, True, is_denied_by_script)
         choices = self._read_choices(tokens)

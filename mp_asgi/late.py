@@ -12,9 +12,14 @@ from .consent.choice import StoredConsent
 from .consent.policy import AppAnswer
 from .consent.signals import Said
 from .core import Sink
+from .errors import InvalidEvent
 from .identity import ANONYMOUS, Anonymous, read_user_id
 
 _DENIED: Final = AppAnswer(Said.DENIED)
+
+
+class _WrongAnswer(TypeError):
+    """An answer that cannot be used; the message names its type, never its value."""
 
 
 def ask_user(
@@ -28,7 +33,7 @@ def ask_user(
         sink.count("identify_from_failed")
         sink.warn(
             "identify_from",
-            f"identify_from failed ({type(error).__name__}); events stay without a user",
+            f"identify_from failed ({_explain(error)}); events stay without a user",
         )
         return None
 
@@ -41,7 +46,7 @@ def ask_consent(consent_from: Callable[[Any], object], connection: object, sink:
         sink.count("consent_from_failed")
         sink.warn(
             "consent_from",
-            f"consent_from failed ({type(error).__name__}); nothing is sent for its visitors",
+            f"consent_from failed ({_explain(error)}); nothing is sent for its visitors",
         )
         return AppAnswer(Said.UNREADABLE)
 
@@ -54,7 +59,10 @@ def _read_answer(answer: object) -> AppAnswer:
     if isinstance(answer, StoredConsent) and isinstance(answer.granted, bool):
         # A denial counts whatever its time, also one that cannot be read.
         return AppAnswer(Said.GRANTED, _read_time(answer.at)) if answer.granted else _DENIED
-    raise TypeError("consent_from answers True, False, None or a StoredConsent")
+    given = type(answer).__name__
+    if isinstance(answer, StoredConsent):
+        given = f"StoredConsent whose granted is of type {type(answer.granted).__name__}"
+    raise _WrongAnswer(f"it answers True, False, None or a StoredConsent, not {given}")
 
 
 def _read_time(at: object) -> float | None:
@@ -63,5 +71,14 @@ def _read_time(at: object) -> float | None:
     if at is None:
         return None
     if isinstance(at, bool) or not isinstance(at, (int, float)) or not math.isfinite(at):
-        raise TypeError("the time of a StoredConsent is a datetime or seconds since the epoch")
+        raise _WrongAnswer(
+            "the time of a StoredConsent is a datetime or finite seconds since the epoch, "
+            f"not {type(at).__name__}"
+        )
     return at
+
+
+def _explain(error: Exception) -> str:
+    # Our own words hold no value; the app's may.
+    is_ours = isinstance(error, (InvalidEvent, _WrongAnswer))
+    return str(error) if is_ours else type(error).__name__

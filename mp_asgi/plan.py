@@ -58,9 +58,11 @@ class Planner:
     def make(self, outcome: Outcome) -> CookiePlan:
         """Answer which cookies to set, to renew and to delete."""
         plan = CookiePlan()
+        if outcome.decision.reason is Reason.WITHDRAWN:
+            return plan  # cookies of before a denial: a faster response has written newer ones
         cookies = plan.acts if outcome.write is Write.ACT else plan.others
         if outcome.decision.is_granted:
-            self._plan_visitor(outcome, cookies)
+            self._plan_visitor(outcome, plan, cookies)
         elif outcome.write is not Write.NOTHING:
             style, is_secure = self._core.id_style, self._is_secure
             cookies.extend(
@@ -69,7 +71,7 @@ class Planner:
         self._plan_consent(outcome, plan)
         return plan
 
-    def _plan_visitor(self, outcome: Outcome, cookies: list[bytes]) -> None:
+    def _plan_visitor(self, outcome: Outcome, plan: CookiePlan, cookies: list[bytes]) -> None:
         visitor, write = outcome.visitor, outcome.write
         if visitor is None:
             return
@@ -77,6 +79,7 @@ class Planner:
         is_due = is_due or (write is Write.LATE and self._head.is_quick(self._now))
         if is_due or (not self._jar.is_visitor_current and self._may_maintain()):
             cookies.append(self._render_id(visitor))
+            plan.has_id = True
 
     def _render_id(self, visitor: Visitor) -> bytes:
         core = self._core
@@ -120,4 +123,4 @@ class Planner:
             return False
         if visitor is None:
             return True
-        return not core.sink.is_stopped(core.keys.device_key(visitor.device_id))
+        return core.keys.device_key(visitor.device_id) not in core.stops.at

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 Headers = list[tuple[bytes, bytes]]
 
-_CACHE_HEADERS = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control"})
+_CACHE_HEADERS = frozenset({b"cache-control", b"edge-control", b"x-accel-expires"})
+# Targeted ones, RFC 9213 and before it: CDN-, Cloudflare-CDN-, Vercel-CDN-Cache-Control, ...
+_CDN_END, _SURROGATE_END = b"-cache-control", b"surrogate-control"
 _SHARED = frozenset({b"public", b"s-maxage", b"immutable"})
 _PRIVATE = frozenset({b"private", b"no-store"})
 _VARYING = frozenset({b"cookie", b"*"})
@@ -20,13 +22,15 @@ class CookiePlan:
     Attributes:
         acts: Cookies of a visitor's act (grant, deny, identify, reset).
         others: A minted ID, a deletion, a renewal: they can wait for the next response.
+        has_id: The ID cookie, as it is now, is among them.
     """
 
-    __slots__ = ("acts", "others")
+    __slots__ = ("acts", "has_id", "others")
 
     def __init__(self) -> None:
         self.acts: list[bytes] = []
         self.others: list[bytes] = []
+        self.has_id = False
 
     def __bool__(self) -> bool:
         return bool(self.acts or self.others)
@@ -45,7 +49,7 @@ class CookiePlan:
         if status is not None:
             if self.acts:
                 # No other word to caches may remain: the targeted ones (RFC 9213 2.2) win.
-                copied = [item for item in copied if item[0].lower() not in _CACHE_HEADERS]
+                copied = [item for item in copied if not _is_for_caches(item[0].lower())]
                 copied.append((b"cache-control", b"private, no-store"))
             elif not said.is_private:
                 # RFC 9111 7.3: Set-Cookie does not inhibit caching.
@@ -77,8 +81,17 @@ class _Said:
                 self.is_private = self.is_private or not _PRIVATE.isdisjoint(directives)
             elif lower == b"vary":
                 self.varies = self.varies or not _VARYING.isdisjoint(_words(value))
-            elif lower in _CACHE_HEADERS:
+            elif _is_for_caches(lower):
                 self.is_shared = True
+
+
+def _is_for_caches(lower: bytes) -> bool:
+    # By slices, which compare with text, too: some apps send it where ASGI wants bytes.
+    return (
+        lower in _CACHE_HEADERS
+        or lower[-len(_CDN_END) :] == _CDN_END
+        or lower[-len(_SURROGATE_END) :] == _SURROGATE_END
+    )
 
 
 def _is_kept_by_status(status: int | None) -> bool:

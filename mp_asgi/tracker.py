@@ -3,15 +3,17 @@
 None of them awaits, and none raises into a request unless `strict` is set.
 """
 
-import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Final
+from uuid import UUID
 
-from .consent.policy import Decision
+from .consent.policy import Decision, Reason, State
 from .core import Core
 from .errors import InvalidEvent
 from .exchange import Exchange, Phase
 from .head import RequestHead
+from .identity import Visitor
 
 SCOPE_KEY = "mp_asgi.tracker"
 """Where the tracker is in an ASGI scope and in a WSGI environ."""
@@ -22,39 +24,22 @@ reader), and the four values to read it from. None of them leads back to the sco
 """
 
 _OPEN = Phase.OPEN
-_Values = ParamSpec("_Values")
-_Answer = TypeVar("_Answer")
+_NO_DECISION: Final = Decision(State.UNKNOWN, Reason.UNREADABLE, "process")
+_NO_GROUPS: Final = frozenset(
+    {"", "null", "none", "nil", "<nil>", "undefined", "[]", "{}", '""', "[object object]"}
+)
+_SHOWN_NAME: Final = 100  # characters of an event's name in a log line
 
 
-class _HasTracker(Protocol):
-    _tracker: "Tracker"
-
-
-_Owner = TypeVar("_Owner", bound=_HasTracker)
-
-
-def _refuse(core: Core, error: Exception) -> None:
+def _refuse(core: Core, error: Exception, verb: str, name: object = None) -> None:
     """Count and log what a call did wrong; raise it only under `strict`."""
     if core.settings.strict:
         raise error
     reason = error.reason if isinstance(error, InvalidEvent) else "failed_call"
     core.sink.count("refused", 1, reason)
     detail = str(error) if isinstance(error, InvalidEvent) else type(error).__name__
-    core.sink.warn(reason, f"refused a call ({reason}): {detail}")
-
-
-def _guarded(
-    verb: Callable[Concatenate[_Owner, _Values], _Answer],
-) -> Callable[Concatenate[_Owner, _Values], _Answer | None]:
-    @functools.wraps(verb)
-    def call(self: _Owner, /, *args: _Values.args, **kwargs: _Values.kwargs) -> _Answer | None:
-        try:
-            return verb(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self._tracker.core, error)
-            return None
-
-    return call
+    shown = f"({str.__str__(name)[:_SHOWN_NAME]!r})" if isinstance(name, str) else ""
+    core.sink.warn(f"{reason} {verb}", f"refused {verb}{shown} ({reason}): {detail}")
 
 
 class Tracker:
@@ -90,7 +75,7 @@ class Tracker:
         try:
             return (self.exchange or self._open()).track(event_name, properties)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error)
+            _refuse(self.core, error, "track", event_name)
             return None
 
     def track_pageview(self, properties: Mapping[str, Any] | None = None) -> str | None:
@@ -102,7 +87,7 @@ class Tracker:
         try:
             (self.exchange or self._open()).register(properties)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error)
+            _refuse(self.core, error, "register")
 
     # --- identity -----------------------------------------------------------------------------
 
@@ -118,9 +103,10 @@ class Tracker:
         """
         del new_user
         try:
+            _check_finite(user_id)
             (self.exchange or self._open()).identify(user_id)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error)
+            _refuse(self.core, error, "identify")
 
     def reset(self, *, new_device: bool | None = None) -> None:
         """Leave the identity at logout.
@@ -132,24 +118,24 @@ class Tracker:
         try:
             (self.exchange or self._open()).reset(new_device=new_device)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error)
+            _refuse(self.core, error, "reset")
 
     @property
     def device_id(self) -> str | None:
         """The anonymous ID. Reading it is a use: it is minted when consented, None otherwise."""
-        visitor = (self.exchange or self._open()).visitor()
+        visitor = self._visitor()
         return None if visitor is None else visitor.device_id
 
     @property
     def user_id(self) -> str | None:
         """The user, if known in this request and consented."""
-        visitor = (self.exchange or self._open()).visitor()
+        visitor = self._visitor()
         return None if visitor is None else visitor.user_id
 
     @property
     def distinct_id(self) -> str | None:
         """Mixpanel's ID of the next event's user; None without consent."""
-        visitor = (self.exchange or self._open()).visitor()
+        visitor = self._visitor()
         return None if visitor is None else visitor.distinct_id(self.core.mode)
 
     # --- profiles and groups ------------------------------------------------------------------
@@ -164,20 +150,24 @@ class Tracker:
 
         Args:
             key: The group key of the project, for example `company`.
-            group_id: Which one.
+            group_id: Which one: text, a number or a UUID.
         """
-        return Group(self, str(key), str(group_id))
+        return Group(self, key, group_id)
 
     def set_group(self, key: str, ids: object) -> None:
         """Count this request's later events, and the visitor's profile, to groups.
 
         Args:
             key: The group key of the project.
-            ids: One group ID or a list of them.
+            ids: One group ID or a list of them: text, numbers or UUIDs.
         """
-        group_ids = list(ids) if isinstance(ids, (list, tuple, set, frozenset)) else [ids]
-        self.register({key: group_ids})
-        self.people.set({key: group_ids})
+        try:
+            groups = {_read_group_key(key): _read_group_ids(ids)}
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            _refuse(self.core, error, "set_group")
+            return
+        self.register(groups)
+        self.people.set(groups)
 
     # --- consent ------------------------------------------------------------------------------
 
@@ -190,6 +180,13 @@ class Tracker:
     def core(self) -> Core:
         """The rules of the process, for the doors."""
         return self._seed[0]
+
+    def _visitor(self) -> Visitor | None:
+        try:
+            return (self.exchange or self._open()).visitor()
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            _refuse(self.core, error, "reading who it is")
+            return None
 
     def open(self) -> Exchange:
         """Answer the exchange, opening it where the app has not used the tracker yet."""
@@ -218,7 +215,11 @@ class Consent:
     @property
     def decision(self) -> Decision:
         """The whole decision."""
-        return self._tracker.open().decision
+        try:
+            return self._tracker.open().decision
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            _refuse(self._tracker.core, error, "reading consent")
+            return _NO_DECISION
 
     @property
     def state(self) -> str:
@@ -235,14 +236,6 @@ class Consent:
         """Whether the visitor should be asked."""
         return self.decision.needs_prompt
 
-    @_guarded
-    def _grant(self, *, override_gpc: bool, trusted: bool) -> bool:
-        return self._tracker.open().grant(overrides_gpc=override_gpc, is_trusted=trusted)
-
-    @_guarded
-    def _deny(self, *, trusted: bool) -> None:
-        self._tracker.open().deny(is_trusted=trusted)
-
     def grant(self, *, override_gpc: bool = False, trusted: bool = False) -> bool:
         """Record that the visitor agreed. Return whether they are granted now.
 
@@ -252,7 +245,11 @@ class Consent:
             override_gpc: The visitor was told that this overrides their browser's signal.
             trusted: The caller has its own check against cross-site requests.
         """
-        return bool(self._grant(override_gpc=override_gpc, trusted=trusted))
+        try:
+            return self._tracker.open().grant(overrides_gpc=override_gpc, is_trusted=trusted)
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            _refuse(self._tracker.core, error, "consent.grant")
+            return False
 
     def deny(self, *, trusted: bool = False) -> None:
         """Record that the visitor refused: nothing of this request leaves, what waits is
@@ -261,11 +258,14 @@ class Consent:
         Args:
             trusted: The caller has its own check against cross-site requests.
         """
-        self._deny(trusted=trusted)
+        try:
+            self._tracker.open().deny(is_trusted=trusted)
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            _refuse(self._tracker.core, error, "consent.deny")
 
     def withdraw(self, *, trusted: bool = False) -> None:
         """Record a withdrawal. The same act as `deny`."""
-        self._deny(trusted=trusted)
+        self.deny(trusted=trusted)
 
 
 class People:
@@ -308,20 +308,23 @@ class People:
         """Delete the profile; the events stay."""
         self._update("$delete", "")
 
-    @_guarded
     def _update(self, operation: str, values: object) -> None:
-        _check_values(operation, values)
-        self._tracker.open().update_people(operation, values)
+        try:
+            _check_values(operation, values)
+            self._tracker.open().update_people(operation, values)
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            _refuse(self._tracker.core, error, f"people {operation}")
 
 
 class Group:
     """Updates of a group's profile (Mixpanel docs: reference/group-set-property and following)."""
 
-    __slots__ = ("_group", "_tracker")
+    __slots__ = ("_group_id", "_key", "_tracker")
 
-    def __init__(self, tracker: Tracker, key: str, group_id: str) -> None:
+    def __init__(self, tracker: Tracker, key: str, group_id: object) -> None:
         self._tracker = tracker
-        self._group = (key, group_id)
+        self._key = key
+        self._group_id = group_id
 
     def set(self, properties: Mapping[str, Any]) -> None:
         """Set properties."""
@@ -347,27 +350,75 @@ class Group:
         """Delete the group's profile."""
         self._update("$delete", "")
 
-    @_guarded
     def _update(self, operation: str, values: object) -> None:
-        _check_values(operation, values)
-        self._tracker.open().update_group(self._group, operation, values)
+        try:
+            group = _read_group_key(self._key), _read_group_id(self._group_id)
+            _check_values(operation, values)
+            self._tracker.open().update_group(group, operation, values)
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            _refuse(self._tracker.core, error, f"group {operation}")
 
 
 def _check_values(operation: str, values: object) -> None:
     if operation == "$delete":
         return
     if operation == "$unset":
-        if isinstance(values, str) or not isinstance(values, Sequence):
-            raise InvalidEvent("invalid_update", "$unset takes a list of names.")
+        _check_names(values)
         return
     if not isinstance(values, Mapping):
         raise InvalidEvent("invalid_update", f"{operation} takes a mapping of properties.")
     for value in values.values():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if operation == "$add" and not is_number:
-            raise InvalidEvent("invalid_update", "$add takes numbers.")
+        if operation == "$add" and not _is_addable(value):
+            raise InvalidEvent("invalid_update", "$add takes finite numbers.")
         if operation == "$union" and not isinstance(value, (list, tuple, set, frozenset)):
             raise InvalidEvent("invalid_update", "$union takes lists.")
+
+
+def _check_names(values: object) -> None:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise InvalidEvent("invalid_update", "$unset takes a list of names.")
+    if not all(isinstance(name, str) for name in values):
+        raise InvalidEvent("invalid_update", "$unset takes names that are text.")
+
+
+def _is_addable(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_finite(value: object) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidEvent("forbidden_id", "An ID is text or a finite number.")
+
+
+def _read_group_key(key: object) -> str:
+    if not isinstance(key, str) or not key.strip():
+        raise InvalidEvent("invalid_update", "A group key is text, and not empty.")
+    return str.__str__(key)
+
+
+def _read_group_ids(ids: object) -> list[str]:
+    if not isinstance(ids, (list, tuple, set, frozenset)):
+        return [_read_group_id(ids)]
+    texts = [_read_group_id(item) for item in ids]
+    return texts if isinstance(ids, (list, tuple)) else sorted(texts)
+
+
+def _read_group_id(group_id: object) -> str:
+    """Answer a group ID as it is sent. More is allowed than to a user ID: 0 and "NA" are groups."""
+    is_number = isinstance(group_id, (int, float)) and not isinstance(group_id, bool)
+    if is_number or isinstance(group_id, UUID):
+        text = str(group_id)
+    elif isinstance(group_id, str):
+        text = str.__str__(group_id)
+    else:
+        given = type(group_id).__name__
+        raise InvalidEvent("forbidden_id", f"A group ID is text or a number, not {given}.")
+    _check_finite(group_id)
+    if text.strip().lower() in _NO_GROUPS:
+        raise InvalidEvent("forbidden_id", "This group ID names no group.")
+    return text
 
 
 def get_tracker(connection: Any) -> Tracker:

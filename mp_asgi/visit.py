@@ -25,7 +25,7 @@ class Write(IntEnum):
 
 def read_visitor(jar: Jar, core: Core, now: float) -> Visitor | None:
     """Answer who the ID cookie says this is, as far as that still counts."""
-    visitor = jar.visitor
+    visitor = None if jar.is_stopped else jar.visitor
     if visitor is None or not -MAX_SKEW_SECONDS <= now - visitor.issued <= COOKIE_MAX_AGE:
         return None
     if visitor.user_id is None:
@@ -35,6 +35,16 @@ def read_visitor(jar: Jar, core: Core, now: float) -> Visitor | None:
     if settings.identify_from is None and is_login_fresh:
         return visitor
     return visitor.without_user()
+
+
+def recall_stop(jar: Jar, core: Core) -> None:
+    """Let cookies of before a denial learn of it."""
+    if jar.visitor is None or not core.stops.at:
+        return
+    if not jar.key:
+        jar.key = core.keys.device_key(jar.visitor.device_id)
+    if not jar.is_stopped and jar.key in core.stops.at:
+        jar.stop(core.stops.withdrawn_at(jar.key))
 
 
 def recognise(jar: Jar, core: Core, now: float) -> Decision:
@@ -61,6 +71,8 @@ class Visit:
         visitor: Who it is now; None until somebody needs to know.
         write: Why the ID cookie must be written.
         is_unsaved: An ID was minted that no response carries yet.
+        is_mark_unsaved: A device that the browser knows met its first user, and no response
+            carries the mark yet: without it, the next user would share the device.
         user_id: Who `identify` named in this request, granted or not.
         is_identified: `identify` or `reset` was called: `identify_from` is not asked.
         left: Whom this request left behind; a denial stops them, too.
@@ -71,6 +83,7 @@ class Visit:
         "_has_new_device",
         "_jar",
         "is_identified",
+        "is_mark_unsaved",
         "is_unsaved",
         "left",
         "user_id",
@@ -85,6 +98,7 @@ class Visit:
         self.visitor = visitor
         self.write = Write.NOTHING
         self.is_unsaved = False
+        self.is_mark_unsaved = False
         self.user_id: str | None = None
         self.is_identified = False
         self.left: list[Visitor] = []
@@ -114,6 +128,9 @@ class Visit:
         now = int(self._core.clock())
         is_first = not visitor.owner_mark
         is_new_login = visitor.user_id != user_id or now - visitor.login_at >= LOGIN_REFRESH_SECONDS
+        known = self._jar.visitor
+        if is_first and known is not None and visitor.device_id == known.device_id:
+            self.is_mark_unsaved = True
         keeps_user = self._core.settings.identify_from is None
         if is_first or (keeps_user and is_new_login):
             self.write = max(self.write, write)
@@ -149,11 +166,25 @@ class Visit:
         self._has_new_device = True
         self.visitor = self._mint(write)
 
+    def save(self) -> None:
+        """Note that a response carries the ID cookie as it is now."""
+        self.is_unsaved = self.is_mark_unsaved = False
+
+    def leave_unmarked(self) -> Visitor:
+        """Take a device of its own for a user whose mark no response could carry."""
+        old = self.current()
+        self.renew(Write.NOTHING)
+        self.is_mark_unsaved = False
+        new = self.current()
+        if old.user_id is not None:
+            new = self.visitor = new.with_user(old.user_id, old.login_at)
+        return new
+
     def end(self, write: Write) -> None:
         """Be nobody any more: the ID cookie is to be deleted."""
         self.visitor = None
         self._has_new_device = True
-        self.is_unsaved = False
+        self.is_unsaved = self.is_mark_unsaved = False
         self.write = write
 
     def _mint(self, write: Write) -> Visitor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .analytics import Analytics
+from .analytics import Analytics, choose_analytics
 from .exchange import Phase
 from .head import HeadReader
 from .tracker import SCOPE_KEY, Tracker
@@ -37,8 +37,8 @@ class MixpanelWSGIMiddleware:
     Args:
         app: Any WSGI application.
         settings: Instead of the environment.
-        analytics: Share one assembly between several middlewares.
-        overrides: Fields of `Settings`.
+        analytics: Share one assembly between several middlewares, instead of settings.
+        overrides: Fields of `Settings`, instead of a whole one.
 
     Raises:
         SettingsError: The settings cannot be used; the server does not start.
@@ -54,7 +54,7 @@ class MixpanelWSGIMiddleware:
         **overrides: Any,
     ) -> None:
         self.app = app
-        self.analytics = analytics or Analytics(settings, **overrides)
+        self.analytics = choose_analytics(analytics, settings, overrides)
         self._core = self.analytics.core
         self._clock = self._core.clock
         self._environ_keys = self._core.heads.environ_keys
@@ -98,6 +98,11 @@ class MixpanelWSGIMiddleware:
     ) -> Iterable[bytes]:
         """Pass through below ourselves; another project's tracker holds for the inner call."""
         outer: Tracker = environ[SCOPE_KEY]
+        if (
+            outer.phase is _CLOSED
+        ):  # a retry outside of us, with the environ of a request that is over
+            del environ[SCOPE_KEY]
+            return self(environ, start_response)
         if outer.core.settings == self._core.settings:
             return self.app(environ, start_response)
         try:
@@ -130,6 +135,16 @@ def _start(
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in written]
 
 
+def _end(tracker: Tracker, environ: WSGIEnvironment) -> None:
+    """Hand over: the body is complete, though nobody may ever close it."""
+    exchange = tracker.exchange
+    if exchange is None or tracker.phase is _OPEN:
+        return
+    if not exchange.is_settled:
+        exchange.begin_response(environ)  # it was first used after the start
+    exchange.end_response()
+
+
 def _close(tracker: Tracker, environ: WSGIEnvironment) -> None:
     tracker.phase = _CLOSED
     if tracker.exchange is not None:
@@ -160,7 +175,7 @@ def _is_complete(body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironme
 
 
 class _Body:
-    """A body whose `close` also finishes the request. Iterating it costs nothing."""
+    """A body whose end hands over, and whose `close` finishes the request."""
 
     __slots__ = ("_body", "_environ", "_tracker", "outer")
 
@@ -171,7 +186,9 @@ class _Body:
         self.outer: Tracker | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+        yield from self._body
+        # Not every caller closes: Flask's test client does not.
+        _end(self._tracker, self._environ)
 
     def close(self) -> None:
         try:

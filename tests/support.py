@@ -135,9 +135,6 @@ class RecordingSink:
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         self.stops.append((keys, at))
 
-    def is_stopped(self, key: bytes) -> bool:
-        return any(key in keys for keys, _ in self.stops)
-
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
         self.counts[name, reason] += number
 

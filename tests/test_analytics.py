@@ -5,14 +5,14 @@ import threading
 import pytest
 
 from mp_asgi import Analytics, Settings, SettingsError
-from mp_asgi.analytics import MAX_REMEMBERED_STOPS
+from mp_asgi.analytics import MAX_WARNINGS, choose_analytics
 from mp_asgi.consent.policy import Decision, Kind, Reason, State
 from mp_asgi.core import Handover
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.delivery.transport import HTTPTransport
 from mp_asgi.identity import IdentityMode, Visitor
 from mp_asgi.wire import What
-from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, make_settings
+from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, json_reply, make_settings
 
 A = "aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa"
 VISITOR = Visitor(A, int(NOW)).with_user("U1", int(NOW))
@@ -270,10 +270,65 @@ def test_what_cannot_be_rendered_is_counted_and_told_once(make_house, caplog):
     assert record.getMessage() == "dropped 'Huge': too_large (logged once, then counted)"
 
 
+# --- what it is made of -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param(
+            {"settings": make_settings(), "batch_size": 5, "region": "eu"},
+            "settings came together with batch_size, region. Give analytics, or settings, or",
+            id="settings-and-single-ones",
+        ),
+        pytest.param({"settings": {"token": "t"}}, "settings is of type dict.", id="a-dict"),
+        pytest.param({"settings": False}, "settings is of type bool.", id="false"),
+    ],
+)
+def test_settings_that_are_none_or_two_are_refused(given, message):
+    with pytest.raises(SettingsError) as caught:
+        Analytics(**given)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("analytics", "settings", "overrides", "message"),
+    [
+        pytest.param(True, make_settings(), {}, "with settings.", id="and-settings"),
+        pytest.param(True, None, {"batch_size": 5}, "with batch_size.", id="and-single-ones"),
+        pytest.param(True, make_settings(), {"a": 1}, "with a, settings.", id="and-both"),
+        pytest.param(
+            make_settings(), None, {}, "analytics is of type Settings.", id="settings-instead"
+        ),
+        pytest.param(False, None, {}, "analytics is of type bool.", id="false"),
+    ],
+)
+def test_an_assembly_comes_alone(make_house, analytics, settings, overrides, message):
+    given = make_house().analytics if analytics is True else analytics
+
+    with pytest.raises(SettingsError) as caught:
+        choose_analytics(given, settings, overrides)
+
+    assert message in str(caught.value)
+
+
+def test_an_assembly_in_place_of_settings_is_told(make_house):
+    with pytest.raises(SettingsError, match="Name it: analytics="):
+        choose_analytics(None, make_house().analytics, {})
+
+
+def test_an_assembly_is_shared_and_settings_make_one(make_house):
+    house, settings = make_house(), make_settings()
+
+    assert choose_analytics(house.analytics, None, {}) is house.analytics
+    assert choose_analytics(None, settings, {}).settings is settings
+
+
 # --- stops ----------------------------------------------------------------------------------------
 
 
-def test_a_stop_forgets_what_waits_and_is_remembered(make_house):
+def test_a_stop_forgets_what_waits(make_house):
     house = make_house(**NEVER)
     key = house.analytics.core.keys.user_key("U1")
     house.accept(event())
@@ -281,39 +336,7 @@ def test_a_stop_forgets_what_waits_and_is_remembered(make_house):
     house.analytics.stop([key], NOW)
 
     assert house.flush() == []
-    assert house.analytics.is_stopped(key)
     assert house.analytics.stats().dropped == {"stopped": 1}
-
-
-def test_other_keys_are_not_stopped(make_house):
-    house = make_house()
-
-    house.analytics.stop([b"one", b"two"], NOW)
-
-    assert house.analytics.is_stopped(b"two")
-    assert not house.analytics.is_stopped(b"three")
-
-
-def test_the_memory_of_stops_is_bounded_and_the_oldest_goes(make_house):
-    house = make_house()
-    keys = [number.to_bytes(4, "big") for number in range(MAX_REMEMBERED_STOPS + 1)]
-
-    house.analytics.stop(keys, NOW)
-
-    assert not house.analytics.is_stopped(keys[0])
-    assert house.analytics.is_stopped(keys[1])
-    assert house.analytics.is_stopped(keys[-1])
-    assert len(house.analytics._stops) == MAX_REMEMBERED_STOPS
-
-
-def test_a_stop_that_is_repeated_evicts_nobody(make_house):
-    house = make_house()
-    keys = [number.to_bytes(4, "big") for number in range(MAX_REMEMBERED_STOPS)]
-    house.analytics.stop(keys, NOW)
-
-    house.analytics.stop([keys[-1]] * 3, NOW + 1)
-
-    assert all(house.analytics.is_stopped(key) for key in keys)
 
 
 # --- counting and telling -------------------------------------------------------------------------
@@ -327,6 +350,27 @@ def test_what_happens_in_requests_is_counted(make_house):
 
     stats = analytics.stats()
     assert (stats.refused, stats.cross_site) == ({"no-choice": 2}, 1)
+
+
+def test_dead_letters_are_shown_with_their_reason(make_house):
+    house = make_house(**NEVER)
+    house.transport.replies.append(json_reply(400, {"error": "no such thing"}))
+    house.accept(event("Refused"))
+
+    house.flush()
+
+    [letter] = house.analytics.dead()
+    assert (letter.message.name, letter.reason) == ("Refused", "rejected")
+    assert "no such thing" in letter.reply
+
+
+def test_topics_are_bounded(make_house, caplog):
+    analytics = make_house().analytics
+
+    for number in range(MAX_WARNINGS + 1):
+        analytics.warn(str(number), "again")
+
+    assert len(caplog.records) == MAX_WARNINGS
 
 
 def test_a_topic_is_told_once(make_house, caplog):

@@ -346,6 +346,19 @@ async def test_a_response_may_end_without_a_body_message(project: Project, end: 
     assert project.delivered_names() == ["Seen"]
 
 
+@pytest.mark.parametrize("status", ["200", None, 200.5], ids=repr)
+@pytest.mark.parametrize("event", ["", "Seen"], ids=["unused", "used"])
+async def test_a_status_that_is_no_number_is_the_servers_to_refuse(
+    project: Project, status: Any, event: str
+) -> None:
+    start = {**START, "status": status}
+
+    wire = await serve(wrap(project, answer(start, BODY, event=event)), http_scope(GRANTED))
+
+    assert [message.get("status") for message in wire.sent] == [status, None]
+    assert cookie_names(wire.sent[0]["headers"]) == (["mp_id"] if event else [])
+
+
 async def test_an_informational_start_is_left_alone_and_the_final_one_gets_the_cookie(
     project: Project,
 ) -> None:
@@ -796,6 +809,28 @@ async def test_another_project_inside_has_its_own_tracker_and_gives_back_the_out
     assert other_project.delivered_names() == ["Inside"]
 
 
+@pytest.mark.parametrize("copied", [dict, lambda scope: scope], ids=["a-copy", "the-same"])
+async def test_a_scope_that_is_served_again_gets_a_tracker_of_its_own(
+    project: Project, copied: Any
+) -> None:
+    """As middlewares outside of us do that try again."""
+    trackers = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        trackers.append(get_tracker(scope))
+        assert scope["state"]["mixpanel"] is trackers[-1]
+        await serve_track(scope, receive, send)
+
+    scope = http_scope(GRANTED)
+    first = await serve(wrap(project, app), scope)
+    second = await serve(wrap(project, app), copied(scope))
+
+    assert trackers[0] is not trackers[1]
+    assert project.delivered_names() == ["Seen", "Seen"]
+    for wire in (first, second):
+        assert cookie_names(wire.sent[0]["headers"]) == ["mp_id"]
+
+
 # --- lifespan -----------------------------------------------------------------------------------
 
 LIFESPAN = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
@@ -900,6 +935,56 @@ async def test_messages_that_lifespan_may_learn_pass_and_are_no_shutdown(
     assert wire.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
+REFUSALS = [
+    ValueError("Django can only handle ASGI/HTTP connections, not lifespan."),
+    AssertionError(),
+    NotImplementedError("http only"),
+    RuntimeError("Unknown scope type"),
+]
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=repr)
+async def test_a_usual_refusal_of_lifespan_is_not_worth_a_word(
+    project: Project, error: Exception, caplog: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    wire = await serve(wrap(project, app), dict(LIFESPAN), STARTUP, SHUTDOWN)
+
+    assert wire.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert caplog.messages == []
+
+
+async def test_a_failure_that_is_taken_for_a_refusal_of_lifespan_is_logged(
+    project: Project, caplog: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("no database")
+
+    wire = await serve(wrap(project, app), dict(LIFESPAN), STARTUP, SHUTDOWN)
+
+    assert wire.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert caplog.messages == [
+        "The app raised RuntimeError('no database') at its lifespan scope; taken as 'no lifespan'."
+    ]
+
+
+async def test_an_app_that_raises_after_it_sent_is_not_answered_for(project: Project) -> None:
+    error = RuntimeError("no lifespan after all")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        raise error
+
+    wire = Wire(STARTUP, SHUTDOWN)
+    with pytest.raises(RuntimeError) as raised:
+        await wrap(project, app)(dict(LIFESPAN), wire.receive, wire.send)
+
+    assert raised.value is error
+    assert wire.types == ["lifespan.startup.complete"]
+
+
 async def test_an_app_that_returns_silently_is_left_silent(project: Project) -> None:
     wire = await serve(wrap(project, answer()), dict(LIFESPAN), STARTUP, SHUTDOWN)
 
@@ -922,7 +1007,7 @@ async def test_bad_settings_fail_the_startup_with_one_message() -> None:
     (failed,) = wire.sent
     assert failed["type"] == "lifespan.startup.failed"
     assert "MP_ASGI_SECRET_KEYS: key 1 of 1 has 5 bytes." in failed["message"]
-    assert "MP_ASGI_BATCH_SIZE is 0." in failed["message"]
+    assert "MP_ASGI_BATCH_SIZE (batch_size) is 0." in failed["message"]
     assert "short" not in failed["message"]
 
 
@@ -935,6 +1020,29 @@ async def test_bad_settings_raise_on_each_request_where_nobody_speaks_lifespan(
     for _ in range(2):
         with pytest.raises(SettingsError, match="MIXPANEL_TOKEN is not set"):
             await serve(app, make_scope())
+
+
+async def test_every_request_gets_an_error_of_its_own() -> None:
+    app = MixpanelMiddleware(answer(START, BODY), token="", secret_keys=["k" * 32])
+
+    errors = []
+    for _ in range(2):
+        with pytest.raises(SettingsError) as raised:
+            await serve(app, http_scope())
+        errors.append(raised.value)
+
+    assert errors[0] is not errors[1]
+    assert errors[0].problems == errors[1].problems
+
+
+async def test_two_answers_to_one_question_are_told_where_a_server_can_act_on_it(
+    project: Project,
+) -> None:
+    app = MixpanelMiddleware(speak_lifespan, analytics=project.analytics, batch_size=5)
+
+    wire = await serve(app, dict(LIFESPAN), STARTUP, SHUTDOWN)
+
+    assert "analytics came together with batch_size." in wire.sent[0]["message"]
 
 
 async def test_bad_settings_do_not_stand_in_the_way_of_an_unknown_scope() -> None:

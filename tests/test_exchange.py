@@ -360,6 +360,7 @@ def test_an_anonymous_profile_waits_for_the_user_and_is_dropped_without_one():
     found.exchange.identify("U1")
 
     for desk in (found, lost):
+        desk.respond()
         desk.exchange.close("connection")
 
     assert found.sent() == [("$set", A, "U1")]
@@ -388,3 +389,42 @@ def test_names_are_checked_once_and_remembered_up_to_a_bound():
         desk.exchange.track(f"Event {number}", None)
 
     assert len(desk.core.known_names) == 1_000
+
+
+# --- cookies of before a denial -------------------------------------------------------------------
+
+
+def test_a_jar_that_was_remembered_before_anybody_denied_learns_of_it():
+    desk = known()
+    desk.exchange.track("Seen", None)
+    key = desk.core.keys.device_key(A)
+    head = desk.exchange._head
+
+    desk.core.stops.add([key], desk.clock(), is_act=True)
+    later = Exchange(desk.core, head, Phase.OPEN)
+
+    assert later.decision.reason.value == "withdrawn"
+
+
+def test_a_grant_that_is_newer_than_the_withdrawal_counts_with_a_new_id():
+    desk = known()
+    desk.core.stops.add([desk.core.keys.device_key(A)], NOW - 200, is_act=True)
+    later = Exchange(desk.core, desk.exchange._head, Phase.OPEN)
+
+    later.track("Seen", None)
+    later.close("connection")
+
+    [(name, device, _)] = desk.sent()
+    assert name == "Seen"
+    assert device != A
+
+
+def test_another_visitor_is_not_concerned():
+    desk = known()
+    desk.core.stops.add([b"somebody else"], NOW, is_act=True)
+    later = Exchange(desk.core, desk.exchange._head, Phase.OPEN)
+
+    later.track("Seen", None)
+    later.close("connection")
+
+    assert desk.sent() == [("Seen", A, None)]

@@ -255,7 +255,12 @@ def test_a_cookie_that_does_not_verify_is_noticed(shelf, cookies, expected):
             id="a-scripts-denial-beside-a-grant",
         ),
         pytest.param([b"mp_choice=granted"], NO_COOKIES, id="a-script-cannot-grant"),
-        pytest.param([b"mp_choice=Denied"], NO_COOKIES, id="a-scripts-other-word"),
+        pytest.param(
+            [b'mp_choice="Denied"'],
+            OwnCookies(is_denied_by_script=True),
+            id="a-scripts-denial-in-any-case-and-quoted",
+        ),
+        pytest.param([b"mp_choice=deny"], NO_COOKIES, id="a-scripts-other-word"),
         pytest.param([id_cookie()], NO_COOKIES, id="none"),
     ],
 )

@@ -128,3 +128,23 @@ def test_a_choice_that_cannot_be_read_is_unreadable_and_counted(consent_from):
     [(topic, message)] = sink.warnings
     assert topic == "consent_from"
     assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer", "named"),
+    [
+        pytest.param(ask_consent, "secret", "not str", id="consent-as-text"),
+        pytest.param(ask_consent, StoredConsent("secret"), "type str", id="stored-as-text"),
+        pytest.param(ask_consent, StoredConsent(True, "secret"), "not str", id="time-as-text"),
+        pytest.param(ask_user, ["secret"], "not list", id="user-as-a-list"),
+        pytest.param(ask_user, True, "not bool", id="user-as-truth"),
+    ],
+)
+def test_a_wrong_answer_is_told_by_its_type_and_never_by_its_value(ask, answer, named):
+    sink = RecordingSink()
+
+    ask(answering(answer), CONNECTION, sink)
+
+    [(_, message)] = sink.warnings
+    assert named in message
+    assert "secret" not in message

@@ -8,7 +8,7 @@ from mp_asgi.jar import EMPTY_JAR, Jar
 from mp_asgi.plan import Outcome, Planner
 from mp_asgi.settings import COOKIE_MAX_AGE
 from mp_asgi.visit import Write
-from tests.support import NOW, FakeClock, RecordingSink, make_core
+from tests.support import NOW, FakeClock, make_core
 
 A = "aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa"
 ISSUED = int(NOW) - 1_000
@@ -150,9 +150,8 @@ def test_an_id_is_signed_anew_on_a_quick_navigation_only(jar, headers, seconds, 
 
 
 def test_an_id_under_a_stop_mark_is_not_renewed():
-    sink = RecordingSink()
-    desk = Desk(OLD_KEY, PAGE, sink=sink)
-    sink.stop([desk.core.keys.device_key(A)], NOW)
+    desk = Desk(OLD_KEY, PAGE)
+    desk.core.stops.add([desk.core.keys.device_key(A)], NOW, is_act=False)
 
     assert not desk.make(GRANTED, visitor=ANONYMOUS)
 

@@ -51,9 +51,11 @@ from tests.doors import (
     deny,
     grant,
     identify,
+    login,
     look,
     read_consent,
     read_session_consent,
+    read_session_user,
     reset,
     set_person,
     start,
@@ -115,6 +117,7 @@ class Model:
         must: Has to arrive, once.
         never: Has to stay away.
         optional: A denial came, from a visitor who may be another one by now.
+        withdrawn: When the process heard a denial from a device whose cookies say otherwise.
     """
 
     is_opt_out: bool
@@ -124,6 +127,7 @@ class Model:
     must: set[str] = field(default_factory=set)
     never: set[str] = field(default_factory=set)
     optional: set[str] = field(default_factory=set)
+    withdrawn: dict[str, float] = field(default_factory=dict)
 
     def deliver(self) -> None:
         self.must |= self.waiting.keys()
@@ -138,11 +142,14 @@ class Model:
     def change_visitor(self) -> None:
         self.waiting = dict.fromkeys(self.waiting, False)
 
-    def decide(self, visit: Visit, now: float) -> str:
+    def decide(self, visit: Visit, now: float, device_id: str | None) -> str:
         """Answer what holds when a request arrives."""
         if self.choice is not None and now - self.choice.at >= MAX_COOKIE_SECONDS:
             self.choice = None
         choice = self.choice
+        withdrawn_at = self.withdrawn.get(device_id or "")
+        if withdrawn_at is not None and (choice is None or choice.at <= withdrawn_at):
+            return "denied"
         is_fresh = choice is not None and now - choice.at <= MAX_GRANT_SECONDS
         has_grant = choice is not None and choice.is_granted and is_fresh
         if choice is not None and not choice.is_granted:
@@ -173,8 +180,10 @@ class Reading:
         self.model = model
         self.visit = visit
         self.clock = browser.world.clock
-        self.state = model.decide(visit, self.clock())
-        self.had_id = browser.device_id is not None
+        self.came_with = browser.device_id
+        self.state = model.decide(visit, self.clock(), self.came_with)
+        self.had_id = self.came_with is not None
+        self.denied_late_at: float | None = None
         if not self.had_id:
             model.change_visitor()
         self.is_settled = False
@@ -200,6 +209,8 @@ class Reading:
 
     def end(self, browser: Browser, before: str | None, *, is_answered: bool) -> None:
         """Say that the request is over; `before` is the device ID that it came with."""
+        if self.denied_late_at is not None and browser.device_id is not None:
+            self.model.withdrawn[browser.device_id] = self.denied_late_at
         has_kept = is_answered and browser.device_id is not None
         if not has_kept or before not in (None, browser.device_id):
             self.model.change_visitor()
@@ -229,6 +240,10 @@ class Reading:
         self.state = "denied"
         self._drop()
         self.model.stop()
+        if self.came_with is not None:
+            self.model.withdrawn[self.came_with] = self.clock()
+        if self.is_settled:
+            self.denied_late_at = self.clock()
         self._remember(Choice(False, int(self.clock()), False))
 
     def _remember(self, choice: Choice) -> None:
@@ -415,9 +430,6 @@ class RecordingSink:
         for key in keys:
             self.marks[key] = max(at, self.marks.get(key, at))
         self.pending = [item for item in self.pending if not self._is_marked(item)]
-
-    def is_stopped(self, key: bytes) -> bool:
-        return key in self.marks
 
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
         self.counts[f"{name}.{reason}"] += number
@@ -801,3 +813,126 @@ def test_a_flush_that_succeeded_has_counted_what_it_delivered():
     analytics.close(TIMEOUT)
 
     assert answers == [True, 1]
+
+
+# --- a device that got no mark --------------------------------------------------------------------
+
+SHARED = start(200, ("cache-control", "public, max-age=60"))
+LOST_MARKS = {
+    "the handler raises": (login("U1"), track("First"), FAIL, START),
+    "a stream has begun": (look(), START, CHUNK, login("U1"), track("First")),
+    "after the answer": (look(), START, CHUNK, END, login("U1"), track("First")),
+    "a shared answer": (track("First"), SHARED),
+}
+
+
+@pytest.mark.parametrize("mode", ["simplified", "original"])
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.parametrize("way", LOST_MARKS)
+def test_a_user_whose_mark_was_lost_never_shares_a_device_with_the_next(way, kind, mode):
+    late = {"identify_from": read_session_user} if way == "a shared answer" else {}
+    with World(kind, identity=mode, **late) as world:
+        browser = world.browser()
+        browser.visit(grant())
+        if late:
+            browser.session["user"] = "U1"
+        browser.visit(*LOST_MARKS[way])
+
+        browser.visit(login("U2"), track("Second"))
+
+        users = {}
+        for row in world.rows():
+            if row.user is not None:
+                users.setdefault(row.device, set()).add(row.user)
+    assert sorted(map(sorted, users.values())) == [["U1"], ["U2"]]
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_user_whose_mark_was_lost_is_counted_and_marked_at_the_next_answer(kind):
+    with World(kind) as world:
+        browser = world.browser()
+        browser.visit(grant())
+        device = browser.device_id
+        browser.visit(login("U1"), track("First"), FAIL, START)
+        assert world.stats().unpersisted == 1
+
+        browser.visit(login("U1"), track("Second"))
+
+        assert world.rows()[-1] == ("Second", device, "U1")
+
+
+# --- cookies of before a denial ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_cookies_of_before_a_withdrawal_send_nothing_and_write_nothing(kind):
+    with World(kind) as world:
+        browser = world.browser()
+        browser.visit(grant())
+        stale = browser.snapshot()
+        browser.visit(deny())
+
+        answer = browser.visit(login("U1"), track("Stale"), advance(1), track("Again"), jar=stale)
+
+        assert world.rows() == []
+        assert answer.cookies == []
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_request_that_began_before_a_withdrawal_sends_nothing_after_it(kind):
+    with World(kind) as world:
+        browser = world.browser()
+        browser.visit(grant())
+
+        def deny_elsewhere(_: Tracker) -> None:
+            tab = threading.Thread(target=browser.visit, args=(advance(1), deny()))
+            tab.start()
+            tab.join(TIMEOUT)
+
+        browser.visit(look(), call(deny_elsewhere), advance(1), track("Late"))
+
+        assert world.rows() == []
+        assert world.stats().refused == {"withdrawn": 1}
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_denial_that_no_response_could_carry_is_known_to_the_process(kind):
+    with World(kind) as world:
+        browser = world.browser()
+        browser.visit(grant())
+        browser.visit(look(), START, CHUNK, deny())
+
+        browser.visit(track("After"))
+
+        assert world.rows() == []
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_an_id_that_a_signal_has_stopped_is_not_used_again(kind):
+    with World(kind) as world:
+        browser = world.browser()
+        browser.visit(grant())
+        stopped = browser.device_id
+        shared = start(200, ("cache-control", "public"))
+        browser.visit(look(), shared, headers=(("sec-gpc", "1"),))
+        assert browser.device_id == stopped  # a shared answer cannot delete it
+
+        browser.visit(track("Later"))
+
+        [row] = world.rows()
+        assert row.device not in {None, stopped}
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_withdrawn_visitor_who_agrees_again_is_somebody_new_and_heard(kind):
+    with World(kind) as world:
+        browser = world.browser()
+        browser.visit(grant())
+        withdrawn = browser.device_id
+        browser.visit(deny())
+        browser.visit(grant())
+
+        browser.visit(track("Again"))
+
+        assert world.rows() == [("Again", browser.device_id, None)]
+        assert browser.device_id != withdrawn

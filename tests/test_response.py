@@ -17,7 +17,16 @@ def cache(value):
     return (b"cache-control", value)
 
 
+VENDORS = [
+    b"CDN-Cache-Control",
+    b"Cloudflare-CDN-Cache-Control",
+    b"vercel-cdn-cache-control",
+    b"surrogate-control",
+    b"Edge-Control",
+    b"X-Accel-Expires",
+]
 SHARED = [
+    *[pytest.param(200, [(name, b"max-age=60")], id=name.decode()) for name in VENDORS],
     pytest.param(200, [cache(b"public")], id="public"),
     pytest.param(200, [cache(b"max-age=60, public")], id="public-in-a-list"),
     pytest.param(200, [cache(b"s-maxage=60")], id="s-maxage"),
@@ -27,7 +36,6 @@ SHARED = [
     pytest.param(200, [cache(b"no-cache"), cache(b"public")], id="second-header"),
     pytest.param(200, [(b"cdn-cache-control", b"max-age=60")], id="cdn-cache-control"),
     pytest.param(200, [(b"CDN-Cache-Control", b"")], id="cdn-in-any-case"),
-    pytest.param(200, [(b"surrogate-control", b"max-age=60")], id="surrogate-control"),
     pytest.param(304, [], id="not-modified"),
     pytest.param(100, [], id="continue"),
     pytest.param(199, [], id="any-1xx"),
@@ -38,6 +46,7 @@ NOT_SHARED = [
     pytest.param(200, [cache(b"private, max-age=60")], id="private"),
     pytest.param(200, [cache(b"no-cache")], id="no-cache"),
     pytest.param(200, [cache(b"publicity")], id="another-word"),
+    pytest.param(200, [(b"x-cache-controls", b"1")], id="another-name"),
     pytest.param(500, [], id="error"),
     pytest.param(303, [], id="redirect"),
     pytest.param(None, [], id="websocket"),
@@ -80,7 +89,7 @@ def test_a_response_with_an_act_becomes_private(headers):
     ]
 
 
-@pytest.mark.parametrize("name", [b"CDN-Cache-Control", b"surrogate-control"])
+@pytest.mark.parametrize("name", VENDORS)
 def test_no_other_word_to_caches_remains_beside_an_act(name):
     # RFC 9213 2.2: a cache that a targeted field addresses ignores Cache-Control.
     written = make_plan(acts=[ACT]).write(200, [HTML, (name, b"max-age=3600")])

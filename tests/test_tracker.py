@@ -1,4 +1,6 @@
 import json
+import math
+from uuid import UUID
 
 import pytest
 
@@ -114,6 +116,13 @@ def test_only_people_count_and_append(desk, call, operation, values):
         pytest.param(lambda t: t.people.unset("abc"), id="unset-of-text"),
         pytest.param(lambda t: t.people.unset(7), id="unset-of-a-number"),
         pytest.param(lambda t: t.group("g", "1").set(None), id="group-without-names"),
+        pytest.param(lambda t: t.people.increment({"a": math.nan}), id="increment-by-nan"),
+        pytest.param(lambda t: t.people.increment({"a": -math.inf}), id="increment-by-inf"),
+        pytest.param(lambda t: t.people.unset(["a", 7]), id="unset-of-a-number-in-a-list"),
+        pytest.param(lambda t: t.people.unset(b"a"), id="unset-of-bytes"),
+        pytest.param(lambda t: t.group("", "1").delete(), id="group-without-a-key"),
+        pytest.param(lambda t: t.group(7, "1").delete(), id="group-key-is-a-number"),
+        pytest.param(lambda t: t.set_group(None, "1"), id="set-group-without-a-key"),
     ],
 )
 def test_an_update_of_the_wrong_shape_is_refused_counted_and_never_raised(desk, call):
@@ -161,6 +170,22 @@ def test_several_groups_stay_a_list(desk):
         pytest.param(lambda t: t.register({"a": object()}), "unserialisable", id="register"),
         pytest.param(lambda t: t.identify("null"), "forbidden_id", id="forbidden-id"),
         pytest.param(lambda t: t.identify(None), "forbidden_id", id="nobody"),
+        pytest.param(lambda t: t.identify(math.inf), "forbidden_id", id="endless-id"),
+        pytest.param(lambda t: t.identify(math.nan), "forbidden_id", id="id-is-no-number"),
+        *[
+            pytest.param(
+                lambda t, given=given: t.set_group("company", given),
+                "forbidden_id",
+                id=f"set-group-{given!r}",
+            )
+            for given in (None, "", " Null ", "undefined", ["acme", None], True, {"a": 1}, math.inf)
+        ],
+        pytest.param(
+            lambda t: t.group("company", None).set({"a": 1}), "forbidden_id", id="group-none"
+        ),
+        pytest.param(
+            lambda t: t.group("company", "undefined").delete(), "forbidden_id", id="group-of-nobody"
+        ),
     ],
 )
 def test_a_wrong_call_is_counted_and_logged_and_raises_only_under_strict(call, reason):
@@ -169,17 +194,89 @@ def test_a_wrong_call_is_counted_and_logged_and_raises_only_under_strict(call, r
     assert call(desk.tracker) is None
 
     assert desk.refused() == {reason: 1}
-    assert [topic for topic, _ in desk.sink.warnings] == [reason]
+    [(topic, message)] = desk.sink.warnings
+    assert topic.startswith(f"{reason} ")
+    assert f"({reason})" in message
     with pytest.raises((InvalidEvent, AttributeError, TypeError)):
         call(Desk(strict=True).tracker)
 
 
+@pytest.mark.parametrize(
+    ("ids", "sent"),
+    [
+        pytest.param(7, ["7"], id="number"),
+        pytest.param(0, ["0"], id="zero"),
+        pytest.param("NA", ["NA"], id="a-country"),
+        pytest.param(UUID(int=1), [str(UUID(int=1))], id="uuid"),
+        pytest.param({"b", "a"}, ["a", "b"], id="set"),
+        pytest.param([], [], id="none-any-more"),
+    ],
+)
+def test_group_ids_become_text(desk, ids, sent):
+    desk.tracker.set_group("company", ids)
+    desk.tracker.track("Seen")
+
+    assert desk.close() == [(What.EVENT, "Seen", {"company": sent}, None)]
+
+
+def test_a_group_id_that_cannot_be_printed_does_not_reach_the_request(desk):
+    class Endless(int):
+        def __str__(self):
+            raise RuntimeError("a bug of the app")
+
+    desk.tracker.group("company", Endless(1)).set({"a": 1})
+    desk.tracker.set_group("company", Endless(1))
+
+    assert desk.refused() == {"failed_call": 2}
+
+
+def test_a_refused_event_is_named_and_each_verb_told_by_itself(desk):
+    desk.tracker.track("Bad\nName" + "x" * 300)
+    desk.tracker.track("Seen", {"a": object()})
+    desk.tracker.register({"a": object()})
+
+    topics, messages = zip(*desk.sink.warnings, strict=True)
+    assert topics == ("invalid_name track", "unserialisable track", "unserialisable register")
+    assert messages[0].startswith("refused track('Bad\\nNamexx")
+    assert len(messages[0]) < 300
+    assert messages[1].startswith("refused track('Seen') (unserialisable): ")
+
+
+class Broken:
+    """An exchange in which everything fails."""
+
+    def __getattr__(self, _):
+        raise RuntimeError("a bug of ours")
+
+
+@pytest.mark.parametrize(
+    ("read", "answer"),
+    [
+        pytest.param(lambda t: t.device_id, None, id="device-id"),
+        pytest.param(lambda t: t.user_id, None, id="user-id"),
+        pytest.param(lambda t: t.distinct_id, None, id="distinct-id"),
+        pytest.param(lambda t: t.consent.state, "unknown", id="state"),
+        pytest.param(lambda t: t.consent.reason, "unreadable", id="reason"),
+        pytest.param(lambda t: t.consent.needs_prompt, False, id="prompt"),
+        pytest.param(lambda t: t.consent.decision.is_granted, False, id="decision"),
+        pytest.param(lambda t: t.consent.grant(), False, id="grant"),
+        pytest.param(lambda t: t.consent.deny(), None, id="deny"),
+    ],
+)
+def test_a_failure_while_reading_never_reaches_the_request(desk, read, answer):
+    desk.tracker.exchange = Broken()
+    strict = Desk(strict=True).tracker
+    strict.exchange = Broken()
+
+    assert read(desk.tracker) == answer
+
+    assert desk.refused() == {"failed_call": 1}
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        read(strict)
+
+
 @pytest.mark.parametrize("verb", ["identify", "reset", "track", "register"])
 def test_a_failure_of_ours_never_reaches_the_request(desk, verb):
-    class Broken:
-        def __getattr__(self, _):
-            raise RuntimeError("a bug of ours")
-
     desk.tracker.exchange = Broken()
 
     getattr(desk.tracker, verb)(*({"reset": ()}.get(verb, ({},))))

@@ -328,6 +328,44 @@ def test_events_of_a_stream_are_handed_over_at_its_close(project: Project) -> No
     assert project.delivered_names() == ["one", "two"]
 
 
+def test_events_of_a_stream_that_nobody_closes_are_handed_over_at_its_end(
+    project: Project,
+) -> None:
+    app = wrap(project, answer(iter([b"a", b"b"])))
+
+    body = app(make_environ(), Gateway().start_response)
+
+    assert list(body) == [b"a", b"b"]
+    assert project.accepted == 1
+    close(body)
+    close(body)
+    assert project.delivered_names() == ["Seen"]
+
+
+def test_a_tracker_first_used_in_a_stream_that_nobody_closes_sends_its_events() -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response(OK, PLAIN)
+        yield b"a"
+        get_tracker(environ).track("Seen")
+
+    with open_project(identify_from=lambda environ: "U1") as project:
+        list(wrap(project, app)(make_environ(), Gateway().start_response))
+
+        [event] = project.deliver()
+        assert event["properties"]["$user_id"] == "U1"
+
+
+def test_events_of_a_bodys_close_follow_those_of_its_stream(project: Project) -> None:
+    class Telling(Closing):
+        def close(self) -> None:
+            get_tracker(environ).track("Closed")
+
+    environ = make_environ()
+    serve(wrap(project, answer(Telling([b"a"]))), environ)
+
+    assert project.delivered_names() == ["Seen", "Closed"]
+
+
 def test_a_generator_that_starts_late_gets_the_cookie(project: Project) -> None:
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         get_tracker(environ).track("Seen")
@@ -591,6 +629,24 @@ def test_no_thread_starts_before_the_first_event() -> None:
     serve(app, make_environ(HTTP_X_MP_CONSENT="denied"))
 
     assert set(threading.enumerate()) == before
+
+
+def test_two_answers_to_one_question_raise_in_the_constructor(project: Project) -> None:
+    with pytest.raises(SettingsError, match="analytics came together with batch_size"):
+        MixpanelWSGIMiddleware(answer([]), analytics=project.analytics, batch_size=5)
+
+
+def test_an_environ_that_is_served_again_gets_a_tracker_of_its_own(project: Project) -> None:
+    environ = make_environ()
+    app = wrap(project, answer([b"a"]))
+
+    first, _ = serve(app, environ)
+    tracker = environ[KEY]
+    second, _ = serve(app, environ)
+
+    assert environ[KEY] is not tracker
+    assert (first.cookie_names(), second.cookie_names()) == (["mp_id"], ["mp_id"])
+    assert project.delivered_names() == ["Seen", "Seen"]
 
 
 def test_bad_settings_raise_in_the_constructor() -> None:

@@ -53,11 +53,6 @@ class _Nowhere:
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         """Forget nothing."""
 
-    def is_stopped(self, key: bytes) -> bool:
-        """Know of no stop."""
-        del key
-        return False
-
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
         """Count nothing."""
 

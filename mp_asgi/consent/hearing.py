@@ -27,13 +27,14 @@ class Hearing:
         head: RequestHead,
         *,
         own: OwnCookies,
+        withdrawn_at: float | None = None,
         consent_header: bytes,
         now: float,
     ) -> None:
         self._settings = settings
         self._policy = policy
         self._head = head
-        self._signals = Signals(own)
+        self._signals = Signals(own, withdrawn_at=withdrawn_at)
         self.is_recorded = False
         if not settings.enabled:
             self.decision: Decision = DISABLED

@@ -35,6 +35,7 @@ class Reason(Enum):
     DISABLED = "disabled"
     GRANTED_NOW = "granted-now"
     DENIED_NOW = "denied-now"
+    WITHDRAWN = "withdrawn"
     COOKIE_DENIED = "cookie-denied"
     SCRIPT_DENIED = "script-denied"
     HEADER_DENIED = "header-denied"
@@ -60,7 +61,7 @@ class Decision:
         state: Granted, denied or unknown.
         reason: Which rule answered.
         source: Which signal it read: `request`, `cookie`, `script`, `header`, `app`,
-            `sec-gpc`, `dnt`, `policy` or `settings`.
+            `sec-gpc`, `dnt`, `process`, `policy` or `settings`.
         kind: What kind of grant; None unless granted.
         needs_prompt: Whether the visitor should be asked.
         is_stale: A grant that does not count any more: the one unknown that deletes the ID.
@@ -99,6 +100,7 @@ class Signals:
         has_gpc: `Sec-GPC: 1`, if it is honoured.
         has_dnt: `DNT: 1`, if it is honoured.
         app: The app's stored answer.
+        withdrawn_at: When this process saw the visitor of the ID cookie deny; None if it did not.
     """
 
     own: OwnCookies
@@ -108,6 +110,7 @@ class Signals:
     has_gpc: bool = False
     has_dnt: bool = False
     app: AppAnswer = AppAnswer()
+    withdrawn_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,9 @@ class ConsentPolicy:
         )
 
     def _explicit_denial(self, signals: Signals, now: float) -> Decision | None:
-        own = signals.own
+        own, withdrawn_at = signals.own, signals.withdrawn_at
+        if withdrawn_at is not None and (own.choice is None or own.choice.at <= withdrawn_at):
+            return _WITHDRAWN  # these cookies are from before; the browser has others by now
         if own.choice is not None and not own.choice.is_granted:
             is_same_notice = own.choice.version == self.version.name
             is_settled = is_same_notice and self._is_fresh(own.choice.at, now)
@@ -209,6 +214,7 @@ _EXPLICIT = Kind.EXPLICIT
 DISABLED = Decision(State.DENIED, Reason.DISABLED, "settings")
 _GRANTED_NOW = Decision(State.GRANTED, Reason.GRANTED_NOW, "request", _EXPLICIT)
 _DENIED_NOW = Decision(State.DENIED, Reason.DENIED_NOW, "request")
+_WITHDRAWN = Decision(State.DENIED, Reason.WITHDRAWN, "process")
 _COOKIE_DENIED = Decision(State.DENIED, Reason.COOKIE_DENIED, "cookie")
 _COOKIE_DENIED_LONG_AGO = Decision(State.DENIED, Reason.COOKIE_DENIED, "cookie", needs_prompt=True)
 _SCRIPT_DENIED = Decision(State.DENIED, Reason.SCRIPT_DENIED, "script")

@@ -13,6 +13,7 @@ PURPOSE = b"analytics"
 
 _PURPOSE = re.compile(rb"[A-Za-z0-9_\-]+")
 _DEFAULT_PORTS = (None, 80, 443)
+_OWN_SITES = frozenset({b"same-origin", b"same-site", b"none"})
 
 
 class Said(Enum):
@@ -83,15 +84,19 @@ def has_one(value: bytes | None) -> bool:
 def is_cross_site(read_header: Callable[[bytes], bytes | None]) -> bool:
     """Whether another site made the browser send this request (RULES section 2, 1).
 
-    `Sec-Fetch-Site` speaks if it is there; else an `Origin` that is not our `Host`. A client
+    `Sec-Fetch-Site` speaks if it can be read; else an `Origin` that is not our `Host`. A client
     that sends neither is no browser that could be abused.
     """
     fetch_site = read_header(b"sec-fetch-site")
     if fetch_site is not None:
-        return fetch_site.strip() == b"cross-site"
+        sites = {item.strip(b" \t").lower() for item in fetch_site.split(b",")}
+        if b"cross-site" in sites:
+            return True
+        if sites <= _OWN_SITES:
+            return False
     origin = read_header(b"origin")
     if origin is None:
-        return False
+        return fetch_site is not None
     here = _host_and_port(b"//" + (read_header(b"host") or b""))
     return here is None or _host_and_port(origin) != here
 

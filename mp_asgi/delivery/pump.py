@@ -24,7 +24,7 @@ from mp_asgi.settings import Settings
 from .counters import Counters
 from .lanes import Circuit, Lane
 from .outbox.base import Leased, Outbox, Refusal
-from .replies import Judgement, Verdict, judge, printable
+from .replies import Judgement, Verdict, judge, printable, read_error
 from .transport import Reply
 
 MAX_WAIT_SECONDS: Final = 60.0  # how long a driver may sleep when nothing is known to come
@@ -121,7 +121,7 @@ class Pump:
             case Verdict.REFUSED | Verdict.TOO_LARGE:
                 self._narrow(lane, batch, judgement, now)
             case Verdict.BLOCKED:
-                self._keep(lane, batch, reply.status, judgement.text, now)
+                self._keep(lane, batch, reply, now)
             case Verdict.RETRY:
                 self._complain(lane, "retry", f"status {reply.status}")
                 self._retry(lane, batch, judgement.text, now, least=judgement.retry_after)
@@ -224,17 +224,19 @@ class Pump:
         else:
             self._release(batch.leased, now)
 
-    def _keep(self, lane: Lane, batch: Batch, status: int, text: str, now: float) -> None:
+    def _keep(self, lane: Lane, batch: Batch, reply: Reply, now: float) -> None:
         """Keep everything, whatever its age, until somebody mends the settings."""
         if lane.trouble != "blocked":
             lane.trouble = "blocked"
+            settings = self._settings
+            error = read_error(reply.body, (settings.token, settings.service_account_secret))
             logger.error(
-                "Mixpanel answers %s with status %d (%s). Nothing is lost yet: it is tried again "
+                "Mixpanel answers %s with status %d%s. Nothing is lost yet: it is tried again "
                 "every %d seconds. Check MIXPANEL_TOKEN, MIXPANEL_REGION or MIXPANEL_API_HOST, "
                 "and the service account if there is one.",
                 lane.endpoint.value,
-                status,
-                text,
+                reply.status,
+                f" ({error})" if error else "",
                 PROBE_SECONDS,
             )
         lane.circuit.open(now, PROBE_SECONDS)

@@ -13,7 +13,8 @@ from mp_asgi.events import Endpoint, Message
 
 from .transport import Reply
 
-MAX_TEXT = 500  # characters of a reply that a dead letter or a log line keeps
+MAX_TEXT = 500  # characters of a reply that a dead letter keeps
+MAX_LOGGED_TEXT = 200
 MAX_RETRY_AFTER_SECONDS = 3600.0  # a larger one is more likely a mistake than a wish
 
 # reference/mixpanel.md section 7, last paragraph: what comes again may pass.
@@ -75,6 +76,22 @@ def judge(endpoint: Endpoint, reply: Reply, messages: Sequence[Message], now: fl
 def printable(text: str) -> str:
     """Cut foreign text and take what could forge or colour a log line out of it."""
     return "".join(char if char.isprintable() else " " for char in text[:MAX_TEXT]).strip()
+
+
+def read_error(body: bytes, secrets: Sequence[str]) -> str:
+    """Answer the `error` of Mixpanel's JSON for a log line; empty if the body is anything else.
+
+    Args:
+        body: Of a reply, perhaps a stranger's that repeats what we sent.
+        secrets: Masked where they occur.
+    """
+    answer = _parse(body)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, str):
+        return ""
+    for secret in filter(None, secrets):
+        error = error.replace(secret, "***")  # before it is cut, or a part would stay
+    return printable(error[:MAX_LOGGED_TEXT])
 
 
 def _judge_import(answer: Any) -> Verdict:

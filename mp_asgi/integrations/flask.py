@@ -6,7 +6,7 @@ try:
 except ImportError as error:
     raise ImportError('flask is missing. Run: pip install "mp-asgi[flask]"') from error
 
-from mp_asgi.analytics import Analytics
+from mp_asgi.analytics import Analytics, choose_analytics
 from mp_asgi.settings import Settings
 from mp_asgi.tracker import Tracker, get_tracker
 from mp_asgi.wsgi import MixpanelWSGIMiddleware
@@ -45,7 +45,10 @@ class FlaskMixpanel:
         Raises:
             SettingsError: The settings cannot be used.
         """
-        analytics = self._analytics or Analytics(self._settings or Settings.from_config(app.config))
+        settings = self._settings
+        if settings is None and self._analytics is None:
+            settings = Settings.from_config(app.config)
+        analytics = choose_analytics(self._analytics, settings, {})
         app.extensions["mixpanel"] = analytics
         wrapped = MixpanelWSGIMiddleware(app.wsgi_app, analytics=analytics)
         app.wsgi_app = wrapped  # type: ignore[method-assign]

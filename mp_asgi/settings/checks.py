@@ -1,5 +1,6 @@
 """Find everything that is wrong with settings, each with variable, value and remedy."""
 
+import inspect
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,15 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 
+_TYPE_REMEDIES: Final[Mapping[type, str]] = {
+    bool: "Use True or False.",
+    int: "Use a whole number.",
+    float: "Use seconds, as in 5.0.",
+    str: "Use text.",
+    tuple: "Use a list of texts.",
+}
+
+
 def variable_names(item: "Field[Any]") -> tuple[str, ...]:
     """Answer the environment variables of a field of `Settings`, the preferred one first."""
     return item.metadata["variables"] or (PREFIX + item.name.upper(),)
@@ -70,21 +80,12 @@ class _Problems:
         item = self.settings.__dataclass_fields__[name]
         value = getattr(self.settings, name)
         shown = "not usable" if item.metadata["secret"] else repr(value)
-        self.found.append(f"{variable_names(item)[0]} is {shown}. {remedy}")
+        self.found.append(f"{variable_names(item)[0]} ({name}) is {shown}. {remedy}")
 
     def _has_right_types(self) -> bool:
         for item in fields(self.settings):
-            default, value = item.default, getattr(self.settings, item.name)
-            if default is MISSING or default is None:
-                if value is not None and not callable(value):
-                    self._add(item.name, "Use a callable.")
-            elif isinstance(default, bool) or isinstance(value, bool):
-                if not (isinstance(default, bool) and isinstance(value, bool)):
-                    self._add(item.name, f"Use a value like {default!r}.")
-            elif isinstance(default, float) and isinstance(value, (int, float)):
-                continue
-            elif not isinstance(value, type(default)):
-                self._add(item.name, f"Use a value like {default!r}.")
+            if remedy := _type_problem(item.default, getattr(self.settings, item.name)):
+                self._add(item.name, remedy)
         return not self.found
 
     def _check_project(self) -> None:
@@ -160,9 +161,35 @@ class _Problems:
     def _check_proxies(self) -> None:
         for proxy in self.settings.trusted_proxies:
             try:
-                ipaddress.ip_network(proxy, strict=False)
+                # As text: a number would be read as an address, too.
+                ipaddress.ip_network(str(proxy), strict=False)
             except ValueError:
                 self._add("trusted_proxies", "Use addresses or networks, as in 10.0.0.0/8, ::1.")
+
+
+def _type_problem(default: object, value: object) -> str:
+    """Answer what to use instead of a value of another type than the default's; empty if right."""
+    if default is MISSING or default is None:
+        return _callable_problem(value)
+    if isinstance(default, float):
+        is_right = isinstance(value, (int, float)) and not isinstance(value, bool)
+    else:
+        is_right = isinstance(value, type(default)) and isinstance(value, bool) is isinstance(
+            default, bool
+        )
+    return "" if is_right else _TYPE_REMEDIES[type(default)]
+
+
+def _callable_problem(value: object) -> str:
+    if value is None:
+        return ""
+    if not callable(value):
+        return "Use a callable."
+    call = getattr(value, "__call__", None)  # noqa: B004  # an object's own, which may be async
+    for function in (value, call):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            return "This is an async function; use a plain one."
+    return ""
 
 
 def _host_problem(url: str) -> str:

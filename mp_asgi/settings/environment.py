@@ -4,9 +4,15 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .checks import PREFIX, variable_names
+
+_MIXPANEL: Final = "MIXPANEL_"
+# Compared without the prefix: a typo is found (TOKN, REGOIN), other tools' names are left alone
+# (PROJECT_NAME, TOKEN_EU).
+_NEAR: Final = 0.82
+_UNREADABLE: Final = "unreadable" * 4  # as long as a key must be
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,6 +54,8 @@ def _read_field(
             text = _read_text(name, variables, may_be_file=item.metadata["secret"])
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"{name}_FILE cannot be read ({error}). Name a readable file.")
+            # Never used, as there is a problem; but it is not missing on top of it.
+            values[item.name] = item.metadata["parse"](_UNREADABLE)
             return
         if text is None or (not text and item.name != "consent_header"):
             continue
@@ -67,11 +75,18 @@ def _read_text(name: str, variables: Mapping[str, str], *, may_be_file: bool) ->
 
 
 def _unknown_variables(variables: Mapping[str, str], known: set[str]) -> list[str]:
-    return [
-        f"{name} is no setting.{_did_you_mean(name, sorted(known))}"
-        for name in sorted(variables)
-        if name.startswith(PREFIX) and name not in known
-    ]
+    facts = [name.removeprefix(_MIXPANEL) for name in sorted(known) if name.startswith(_MIXPANEL)]
+    problems = []
+    for name in sorted(variables):
+        if name in known:
+            continue
+        if name.startswith(PREFIX):
+            problems.append(f"{name} is no setting.{_did_you_mean(name, sorted(known))}")
+        elif name.startswith(_MIXPANEL):
+            rest = name.removeprefix(_MIXPANEL)
+            if near := difflib.get_close_matches(rest, facts, n=1, cutoff=_NEAR):
+                problems.append(f"{name} is no setting. Did you mean {_MIXPANEL}{near[0]}?")
+    return problems
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:

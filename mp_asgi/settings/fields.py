@@ -20,6 +20,8 @@ HOSTS: Final = {  # Mixpanel docs: privacy/eu-residency, privacy/in-residency
     "in": "https://api-in.mixpanel.com",
 }
 
+_READ_FROM_TEXT: Final = (parse_callable, parse_seconds)
+
 
 def _setting(
     default: Any,
@@ -208,8 +210,25 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, tuple(value))
-        if problems := find_problems(self):
+        problems = self._parse_texts()
+        problems.extend(find_problems(self))
+        if problems:
             raise SettingsError(problems)
+
+    def _parse_texts(self) -> list[str]:
+        """Read dotted names and durations where they are given in code, too."""
+        problems = []
+        for item in fields(self):
+            value, parse = getattr(self, item.name), item.metadata["parse"]
+            if parse not in _READ_FROM_TEXT or not isinstance(value, str):
+                continue
+            try:
+                parsed = parse(value.strip())
+            except ValueError as error:
+                problems.append(f"{variable_names(item)[0]} ({item.name}) is {value!r}. {error}")
+                parsed = item.default  # so that nothing else is said about it
+            object.__setattr__(self, item.name, parsed)
+        return problems
 
     def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing.override is 3.12
         shown = (f"{item.name}={_shown(item, getattr(self, item.name))}" for item in fields(self))

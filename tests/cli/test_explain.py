@@ -141,7 +141,7 @@ def test_unusable_settings_are_one_message_and_exit_1(environ, capsys):
     code = main(["explain"])
 
     assert code == 1
-    assert "MIXPANEL_REGION is 'mars'. Use us or eu or in." in capsys.readouterr().err
+    assert "MIXPANEL_REGION (region) is 'mars'. Use us or eu or in." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def test_a_wrong_door_stops_loudly_and_keeps(status, caplog):
     bench = Bench(retry_budget=3600.0)
     bench.put(make_entry("a", at=NOW - 7200))
 
-    bench.exchange(Reply(status, b"Invalid\r\ncredentials"))
+    bench.exchange(json_reply(status, {"error": "Invalid\r\ncredentials", "status": 0}))
     assert bench.wait() == 60
     bench.now += 60
     bench.exchange(Reply(status, b"Invalid credentials"))
@@ -282,6 +282,28 @@ def test_a_wrong_door_stops_loudly_and_keeps(status, caplog):
     assert f"status {status} (Invalid  credentials)" in record.message
     assert "MIXPANEL_TOKEN" in record.message
     assert "MIXPANEL_REGION" in record.message
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(Reply(404, b"<html>you sent user-17"), id="no-json"),
+        pytest.param(json_reply(404, ["user-17"]), id="no-object"),
+        pytest.param(json_reply(404, {"message": "user-17"}), id="no-error"),
+        pytest.param(json_reply(404, {"error": {"sent": "user-17"}}), id="error-is-no-text"),
+        pytest.param(json_reply(401, {"error": "t0ken of " + "x" * 200 + "user-17"}), id="long"),
+        pytest.param(json_reply(401, {"error": "x" * 198 + "t0ken"}), id="cut-in-a-secret"),
+        pytest.param(json_reply(401, {"error": "acc0unt and t0ken"}), id="secrets"),
+    ],
+)
+def test_the_log_of_a_wrong_door_holds_no_id_and_no_secret(reply, caplog):
+    bench = Bench(service_account_username="u", service_account_secret="acc0unt", project_id="1")
+    bench.put(make_entry("a"))
+
+    bench.exchange(reply)
+
+    (message,) = caplog.messages
+    assert not [secret for secret in ("user-17", "t0", "acc0unt") if secret in message]
 
 
 def test_a_door_that_opens_again_is_announced(caplog):

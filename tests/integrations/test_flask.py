@@ -10,6 +10,7 @@ from flask import Flask, Response, request, send_file, stream_with_context
 from werkzeug.test import EnvironBuilder
 
 from mp_asgi import (
+    Analytics,
     FlaskMixpanel,
     MixpanelWSGIMiddleware,
     SettingsError,
@@ -17,6 +18,7 @@ from mp_asgi import (
     get_tracker,
 )
 from tests.probes import Project, open_project
+from tests.support import make_settings
 
 HEADERS = {"X-MP-Consent": "granted"}
 KEY = "k" * 32
@@ -210,3 +212,24 @@ def test_the_wsgi_app_may_be_wrapped_by_hand(project: Project) -> None:
     get(app)
 
     assert project.delivered_names() == ["Seen"]
+
+
+def test_flasks_test_client_hands_over_without_being_closed(project: Project) -> None:
+    app = build_app(project)
+
+    @app.get("/")
+    def show() -> str:
+        current_tracker.track("Seen")
+        return "ok"
+
+    response = app.test_client().get("/", headers=HEADERS)
+
+    assert response.text == "ok"
+    assert project.delivered_names() == ["Seen"]
+
+
+def test_settings_beside_a_shared_assembly_are_one_clear_error() -> None:
+    shared = Analytics(make_settings())
+
+    with pytest.raises(SettingsError, match="analytics came together with settings"):
+        FlaskMixpanel(Flask("shop"), make_settings(), analytics=shared)

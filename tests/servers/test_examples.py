@@ -120,6 +120,7 @@ FIELDS = {"user": "ada", "decision": "grant", "event": "A"}
         {"Sec-Fetch-Site": "cross-site"},
         {"Origin": "https://evil.test"},
         {"Origin": "null"},
+        {"Origin": "http://["},
     ],
     ids=str,
 )

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 
 from mp_asgi.errors import SettingsError
@@ -19,6 +21,19 @@ def problems_of(**overrides):
 
 def test_settings_that_work_have_no_problem():
     assert find_problems(make()) == []
+
+
+async def ask(connection):
+    return connection
+
+
+async def ask_many(connection):
+    yield connection
+
+
+class Asking:
+    async def __call__(self, connection):
+        return connection
 
 
 ACCOUNT = {
@@ -64,11 +79,13 @@ def test_what_can_work_is_taken(overrides):
         pytest.param({"token": ""}, "MIXPANEL_TOKEN is not set", "MIXPANEL_ENABLED=0", id="token"),
         pytest.param({"token": "a b"}, "MIXPANEL_TOKEN", "letters and digits", id="token-space"),
         pytest.param({"token": "t" * 129}, "MIXPANEL_TOKEN", "letters", id="token-too-long"),
-        pytest.param({"token": 5}, "MIXPANEL_TOKEN", "Use a value like ''", id="token-no-text"),
+        pytest.param({"token": 5}, "MIXPANEL_TOKEN", "Use text.", id="token-no-text"),
         pytest.param(
             {"enabled": False, "token": "a b"}, "MIXPANEL_TOKEN", "letters", id="even-switched-off"
         ),
-        pytest.param({"region": "uk"}, "MIXPANEL_REGION is 'uk'", "us or eu or in", id="region"),
+        pytest.param(
+            {"region": "uk"}, "MIXPANEL_REGION (region) is 'uk'", "us or eu or in", id="region"
+        ),
         pytest.param({"api_host": "ftp://a"}, "MIXPANEL_API_HOST", "host name", id="scheme"),
         pytest.param({"api_host": "https://"}, "MIXPANEL_API_HOST", "only the host", id="no-host"),
         pytest.param({"api_host": "a:99999"}, "MIXPANEL_API_HOST", "port", id="port"),
@@ -111,22 +128,29 @@ def test_what_can_work_is_taken(overrides):
             {"secret_keys": (KEY, "k" * 31)}, "key 2 of 2 has 31 bytes", "at least 32", id="short"
         ),
         pytest.param(
-            {"secret_keys": KEY}, "MP_ASGI_SECRET_KEYS", "Use a value like ()", id="keys-in-text"
+            {"secret_keys": KEY}, "MP_ASGI_SECRET_KEYS", "Use a list of texts.", id="keys-in-text"
         ),
         pytest.param(
             {"secret_keys": (10**40,)}, "MP_ASGI_SECRET_KEYS", "text", id="key-that-is-a-number"
         ),
         pytest.param({"identity": "legacy"}, "MP_ASGI_IDENTITY", "simplified or", id="identity"),
         pytest.param({"identify_from": "a.b"}, "MP_ASGI_IDENTIFY_FROM", "callable", id="no-code"),
-        pytest.param({"consent_from": 5}, "MP_ASGI_CONSENT_FROM is 5", "callable", id="consent"),
+        pytest.param({"consent_from": 5}, "FROM (consent_from) is 5", "callable", id="consent"),
         pytest.param({"consent": "yes"}, "MP_ASGI_CONSENT", "opt-in or opt-out", id="consent-mode"),
         pytest.param({"consent_version": "a b"}, "MP_ASGI_CONSENT_VERSION", "32", id="version"),
         pytest.param({"consent_header": "X Y"}, "MP_ASGI_CONSENT_HEADER", "header", id="header"),
-        pytest.param({"honor_gpc": 1}, "MP_ASGI_HONOR_GPC", "like True", id="number-for-a-switch"),
-        pytest.param({"batch_size": True}, "MP_ASGI_BATCH_SIZE", "like 2000", id="switch-for-one"),
-        pytest.param({"batch_size": 5.0}, "MP_ASGI_BATCH_SIZE", "like 2000", id="float-for-int"),
-        pytest.param({"login_max_age": "1h"}, "MP_ASGI_LOGIN_MAX_AGE", "like 43200", id="text"),
-        pytest.param({"login_max_age": None}, "MP_ASGI_LOGIN_MAX_AGE", "like", id="nothing"),
+        pytest.param({"consent_from": ask}, "CONSENT_FROM", "an async function", id="async"),
+        pytest.param({"identify_from": Asking()}, "_FROM", "an async function", id="async-object"),
+        pytest.param({"identify_from": partial(ask, 1)}, "_FROM", "async", id="async-partial"),
+        pytest.param({"consent_from": ask_many}, "_FROM", "async", id="async-generator"),
+        pytest.param({"honor_gpc": 1}, "HONOR_GPC (honor_gpc)", "True or False", id="switch"),
+        pytest.param({"batch_size": True}, "BATCH_SIZE", "whole number", id="switch-for-one"),
+        pytest.param({"batch_size": 5.0}, "BATCH_SIZE", "whole number", id="float-for-int"),
+        pytest.param({"login_max_age": "soon"}, "LOGIN_MAX_AGE", "Use seconds (5", id="text"),
+        pytest.param({"login_max_age": None}, "LOGIN_MAX_AGE", "seconds, as in 5.0", id="nothing"),
+        pytest.param({"login_max_age": True}, "LOGIN_MAX_AGE", "as in 5.0", id="switch-for-time"),
+        pytest.param({"trusted_proxies": "::1"}, "_PROXIES", "list of texts", id="proxy-in-text"),
+        pytest.param({"trusted_proxies": [7]}, "_PROXIES", "networks", id="proxy-is-a-number"),
         pytest.param({"id_cookie": "a b"}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-space"),
         pytest.param({"id_cookie": ""}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-empty"),
         pytest.param({"id_cookie": "é"}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-not-ascii"),
@@ -153,7 +177,9 @@ def test_what_can_work_is_taken(overrides):
             id="samesite-none-off",
         ),
         pytest.param({"trusted_proxies": ["x"]}, "MP_ASGI_TRUSTED_PROXIES", "networks", id="proxy"),
-        pytest.param({"outbox": "redis"}, "MP_ASGI_OUTBOX is 'redis'", "memory", id="outbox"),
+        pytest.param(
+            {"outbox": "redis"}, "MP_ASGI_OUTBOX (outbox) is 'redis'", "memory", id="outbox"
+        ),
     ],
 )
 def test_what_cannot_work_is_told_with_variable_and_remedy(overrides, variable, remedy):
@@ -198,7 +224,8 @@ def test_both_ends_of_a_range_are_taken(name, value):
 def test_beyond_a_range_is_told(name, value):
     [problem] = problems_of(**{name: value})
 
-    assert problem.startswith(f"MP_ASGI_{name.upper()} is {value!r}. Use a number from ")
+    start = f"MP_ASGI_{name.upper()} ({name}) is {value!r}. Use a number from "
+    assert problem.startswith(start)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])

@@ -2,6 +2,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from mp_asgi.errors import SettingsError
 from mp_asgi.settings import Settings
 from mp_asgi.settings.environment import read_variables
 from mp_asgi.settings.parsing import parse_int
@@ -118,10 +119,58 @@ def test_a_file_is_told(tmp_path, content):
 
     values, [problem] = read({"MIXPANEL_TOKEN_FILE": str(path)})
 
-    assert values == {}
+    assert list(values) == ["token"]  # a stand-in, so that it is not missing as well
     assert problem.startswith("MIXPANEL_TOKEN_FILE cannot be read (")
     assert problem.endswith("). Name a readable file.")
     assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["MIXPANEL_TOKEN", "MP_ASGI_SECRET_KEYS", "MIXPANEL_SERVICE_ACCOUNT_SECRET"]
+)
+def test_a_secret_whose_file_cannot_be_read_is_not_missing_as_well(name):
+    known = {
+        "MIXPANEL_TOKEN": "t",
+        "MP_ASGI_SECRET_KEYS": KEY,
+        "MIXPANEL_PROJECT_ID": "1",
+        "MIXPANEL_SERVICE_ACCOUNT_USERNAME": "u",
+        "MIXPANEL_SERVICE_ACCOUNT_SECRET": "s",
+    }
+    variables = {key: text for key, text in known.items() if key != name}
+
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**variables, f"{name}_FILE": "/no/such/file"})
+
+    [problem] = caught.value.problems
+    assert problem.startswith(f"{name}_FILE cannot be read (")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MIXPANEL_TOKN", "MIXPANEL_TOKEN"),
+        ("MIXPANEL_REGOIN", "MIXPANEL_REGION"),
+        ("MIXPANEL_ENABLE", "MIXPANEL_ENABLED"),
+        ("MIXPANEL_SERVICE_ACCOUNT_USER", "MIXPANEL_SERVICE_ACCOUNT_USERNAME"),
+    ],
+)
+def test_a_misspelt_fact_of_the_project_is_told(name, meant):
+    assert read({name: "x"}) == ({}, [f"{name} is no setting. Did you mean {meant}?"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MIXPANEL_API_SECRET",
+        "MIXPANEL_API_KEY",
+        "MIXPANEL_PROJECT_NAME",
+        "MIXPANEL_TOKEN_EU",
+        "MIXPANEL_HOST",
+        "MIXPANEL_",
+    ],
+)
+def test_another_tools_variable_is_left_alone(name):
+    assert read({name: "x"}) == ({}, [])
 
 
 @pytest.mark.parametrize(

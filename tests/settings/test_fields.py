@@ -221,3 +221,28 @@ def test_reading_a_configuration_leaves_the_environment_alone(environ):
     Settings.from_config({"MP_ASGI_BATCH_SIZE": "7"})
 
     assert Settings.from_env().batch_size == 2_000
+
+
+def test_text_in_code_is_read_as_in_a_variable():
+    settings = from_env_with(login_max_age="12h", identify_from="builtins.len")
+
+    assert settings == from_env_with(login_max_age=43_200.0, identify_from=len)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("flush_interval", "soon", "Use seconds (5, 0.5) or a number with its unit"),
+        ("consent_from", "no.such", "Use the dotted name of a callable"),
+    ],
+)
+def test_text_in_code_that_cannot_be_read_is_told_once(name, value, remedy):
+    with pytest.raises(SettingsError) as caught:
+        from_env_with(**{name: value})
+
+    [problem] = caught.value.problems
+    assert problem.startswith(f"MP_ASGI_{name.upper()} ({name}) is {value!r}. {remedy}")
+
+
+def from_env_with(**overrides):
+    return Settings.from_env(ENVIRON, **overrides)

@@ -93,6 +93,8 @@ class MemoryOutbox:
                     self._add(_Waiting(self._next_id, entry, now))
                     self._next_id += count
                     stored += count
+            # After the entries: a mark that came with them holds for them, however old it is.
+            self._prune_marks(now)
         return PutResult(stored, stopped, overflowed)
 
     def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
@@ -189,7 +191,8 @@ class MemoryOutbox:
                         removed += self._remove(waiting)
                 self._marks[key] = max(at, self._marks.get(key, at))
                 self._marks.move_to_end(key)
-            self._prune_marks(at)
+                if len(self._marks) > MAX_STOP_MARKS:
+                    self._marks.popitem(last=False)
         return removed
 
     def dead(self) -> Sequence[DeadLetter]:
@@ -258,5 +261,5 @@ class MemoryOutbox:
     def _prune_marks(self, now: float) -> None:
         marks = self._marks
         oldest_kept = now - self._settings.retry_budget
-        while marks and (len(marks) > MAX_STOP_MARKS or marks[next(iter(marks))] < oldest_kept):
+        while marks and marks[next(iter(marks))] < oldest_kept:
             marks.popitem(last=False)

@@ -232,11 +232,16 @@ class OutboxContract(ABC):
 
     def test_a_stop_mark_holds_for_the_retry_budget(self, outbox):
         outbox.forget([b"device"], NOW)
-        outbox.forget([b"other"], NOW + 3600)
-        assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 1
+        assert outbox.put([make_entry("a", at=NOW)], NOW + 3600).stopped == 1
+        assert outbox.put([make_entry("a", at=NOW)], NOW + 3600.1).stopped == 1
 
-        outbox.forget([b"other"], NOW + 3600.1)
-        assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 0
+        assert outbox.put([make_entry("a", at=NOW)], NOW + 3600.1).stopped == 0
+
+    def test_a_mark_is_not_forgotten_for_a_later_one_that_came_with_it(self, outbox):
+        outbox.forget([b"device"], NOW)
+        outbox.forget([b"other"], NOW + 100_000)
+
+        assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 1
 
     def test_the_newest_is_refused_when_messages_are_too_many(self):
         outbox = self.make(make_settings(outbox_max_messages=3))
