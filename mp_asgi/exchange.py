@@ -215,6 +215,7 @@ class Exchange:
             case.identify(user)
             if self._is_tracking():
                 self._bind(case, user, Write.ACT)
+                self._follow_started()
 
     def reset(self, *, new_device: bool | None) -> None:
         """Forget the user; take a new device ID in simplified mode, or where asked to."""
@@ -248,6 +249,7 @@ class Exchange:
             user = case.open_visit().user_id
             if user is not None:
                 self._bind(case, user, Write.ACT)
+                self._follow_started()
             return True
 
     def deny(self, *, is_trusted: bool) -> None:
@@ -332,7 +334,10 @@ class Exchange:
 
     def _buffer(self, item: Item) -> None:
         self._items.append(item)
-        if self._phase is not _OPEN:
+        self._follow_started()
+
+    def _follow_started(self) -> None:
+        if self._phase is not _OPEN and self._items:
             self._follow()
 
     def _follow(self) -> None:
@@ -367,11 +372,11 @@ class Exchange:
             # Only what is there now: another thread may append meanwhile, and follows itself.
             items = self._items[:]
             del self._items[: len(items)]
+            if core.stops.at:
+                items = self._drop_stopped(items)
             case = self._case
             if case is not None and case.visit is not None and case.visit.is_mark_unsaved:
                 items = self._move_unmarked(case, items)
-            if core.stops.at:
-                items = self._drop_stopped(items)
             if self._epoch or not self.decision.is_granted:
                 self._hand_over_by_epoch(items)
             elif items:
@@ -397,15 +402,30 @@ class Exchange:
         ]
 
     def _drop_stopped(self, items: list[Item]) -> list[Item]:
-        """Leave out a device that another request of its visitor denied meanwhile."""
-        core = self._core
+        """Leave out a device that was denied; all, if another request denied this browser's.
+
+        A socket or a slow request may have begun before that, and a new ID would be no excuse.
+        """
+        core, case = self._core, self._case
+        if case is None or not case.has_acted:
+            mine = [] if self._jar.visitor is None else [self._jar.visitor]
+            if case is not None and case.visit is not None:
+                mine += case.visit.left
+            if any(self._stopped_at(item.device_id) > self._head.started for item in mine):
+                core.sink.count("refused", len(items), Reason.WITHDRAWN.value)
+                return []
         devices = {item[4].device_id for item in items}
-        stopped = {device for device in devices if core.keys.device_key(device) in core.stops.at}
-        if not stopped:
-            return items
+        stopped = {device for device in devices if self._stopped_at(device)}
         kept = [item for item in items if item[4].device_id not in stopped]
-        core.sink.count("refused", len(items) - len(kept), Reason.WITHDRAWN.value)
+        if len(items) > len(kept):
+            core.sink.count("refused", len(items) - len(kept), Reason.WITHDRAWN.value)
         return kept
+
+    def _stopped_at(self, device_id: str) -> float:
+        jar, core = self._jar, self._core
+        is_known = jar.visitor is not None and jar.visitor.device_id == device_id
+        key = jar.key if is_known and jar.key else core.keys.device_key(device_id)
+        return core.stops.at.get(key, 0.0)
 
     def _hand_over_by_epoch(self, items: list[Item]) -> None:
         """Hand over what was tracked under a grant that still holds; the rest is dropped."""
@@ -448,10 +468,11 @@ class Exchange:
             insert_id = self._core.random_bytes(16).hex()
             now = self._core.clock()
             epoch = self._epoch
-            self._buffer((What.IDENTIFY, "$identify", insert_id, now, visitor, None, None, epoch))
+            self._items.append(
+                (What.IDENTIFY, "$identify", insert_id, now, visitor, None, None, epoch)
+            )
         held, self._held_updates = self._held_updates or (), None
-        for item in held:
-            self._buffer(_with_visitor(item, visitor))
+        self._items += [_with_visitor(item, visitor) for item in held]
 
     # --- the seam -----------------------------------------------------------------------------
 

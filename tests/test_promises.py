@@ -879,7 +879,17 @@ def test_cookies_of_before_a_withdrawal_send_nothing_and_write_nothing(kind):
 
 
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
-def test_a_request_that_began_before_a_withdrawal_sends_nothing_after_it(kind):
+@pytest.mark.parametrize(
+    "late",
+    [
+        (track("Late"), START),
+        (login("U1"), track("Late"), START),
+        (START, login("U1"), track("Late")),
+        (START, reset(), track("Late")),
+    ],
+    ids=["tracks", "logs in", "logs in after the start", "resets after the start"],
+)
+def test_a_request_that_began_before_a_withdrawal_sends_nothing_after_it(kind, late):
     with World(kind) as world:
         browser = world.browser()
         browser.visit(grant())
@@ -889,7 +899,7 @@ def test_a_request_that_began_before_a_withdrawal_sends_nothing_after_it(kind):
             tab.start()
             tab.join(TIMEOUT)
 
-        browser.visit(look(), call(deny_elsewhere), advance(1), track("Late"))
+        browser.visit(look(), call(deny_elsewhere), advance(1), *late)
 
         assert world.rows() == []
         assert world.stats().refused == {"withdrawn": 1}
@@ -936,3 +946,17 @@ def test_a_withdrawn_visitor_who_agrees_again_is_somebody_new_and_heard(kind):
 
         assert world.rows() == [("Again", browser.device_id, None)]
         assert browser.device_id != withdrawn
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_an_event_of_a_stream_is_the_users_whom_the_app_names_late(kind):
+    with World(kind, identity="original", identify_from=read_session_user) as world:
+        browser = world.browser()
+        browser.visit(grant())
+        browser.session["user"] = "U1"
+
+        browser.visit(START, CHUNK, track("Streamed"), CHUNK, END)
+
+        rows = {row.name: row for row in world.rows()}
+    assert rows["Streamed"].user == "U1"
+    assert rows["Streamed"].device == rows["$identify"].device
