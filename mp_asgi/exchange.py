@@ -11,7 +11,6 @@ The way of a consenting visitor who is known and tracks an event takes no lock b
 hand-over and opens no `Case`; that holds what an act or a late answer changes.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Final
@@ -20,22 +19,17 @@ from .case import Case
 from .consent.policy import DISABLED, Decision, Reason, State
 from .core import Core, Handover
 from .errors import InvalidEvent
+from .gate import group_by_grant, leave_out_stopped, with_visitor
 from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor, read_user_id
 from .jar import EMPTY_JAR, Jar
-from .properties import MAX_STRING_BYTES, Properties, freeze
+from .properties import Properties, freeze
 from .response import CookiePlan, Headers
 from .visit import Write, read_visitor, recall_stop, recognise
-from .wire import IDENTITY_EVENTS, MAX_PROPERTIES, Item, What
-
-MAX_KNOWN_NAMES: Final = 1_000
+from .wire import MAX_PROPERTIES, Item, What, check_name
 
 # Looking a member up costs more than reading a global.
 _EVENT: Final = What.EVENT
-# Control characters, line separators, what turns the reading direction, and lone surrogates.
-_UNSENDABLE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 
 class Phase(IntEnum):
@@ -144,7 +138,7 @@ class Exchange:
         if not self.decision.is_granted and not self._may_hold():
             return None
         if name not in core.known_names:
-            _check_name(name, core.known_names)
+            check_name(name, core.known_names)
         if self._registered is not None:
             properties = {**self._registered, **(properties or {})}
         frozen = freeze(properties) if properties else {}
@@ -395,30 +389,24 @@ class Exchange:
         old = case.current().device_id
         self._visitor = new = case.leave_unmarked()
         return [
-            _with_visitor(item, new)
+            with_visitor(item, new)
             if item[4].device_id == old and item[4].user_id is not None
             else item
             for item in items
         ]
 
     def _drop_stopped(self, items: list[Item]) -> list[Item]:
-        """Leave out a device that was denied; all, if another request denied this browser's.
-
-        A socket or a slow request may have begun before that, and a new ID would be no excuse.
-        """
-        core, case = self._core, self._case
+        """Leave out what another request's denial has ended."""
+        case = self._case
+        browser: list[Visitor] = []
         if case is None or not case.has_acted:
-            mine = [] if self._jar.visitor is None else [self._jar.visitor]
+            browser += self._jar.verified
             if case is not None and case.visit is not None:
-                mine += case.visit.left
-            if any(self._stopped_at(item.device_id) > self._head.started for item in mine):
-                core.sink.count("refused", len(items), Reason.WITHDRAWN.value)
-                return []
-        devices = {item[4].device_id for item in items}
-        stopped = {device for device in devices if self._stopped_at(device)}
-        kept = [item for item in items if item[4].device_id not in stopped]
+                browser += case.visit.left
+        kept = leave_out_stopped(items, browser, self._head.started, self._stopped_at)
         if len(items) > len(kept):
-            core.sink.count("refused", len(items) - len(kept), Reason.WITHDRAWN.value)
+            number = len(items) - len(kept)
+            self._core.sink.count("refused", number, Reason.WITHDRAWN.value)
         return kept
 
     def _stopped_at(self, device_id: str) -> float:
@@ -431,11 +419,9 @@ class Exchange:
         """Hand over what was tracked under a grant that still holds; the rest is dropped."""
         sink, number = self._core.sink, len(items)
         grants = {**(self._grants or {}), self._epoch: self.decision}
-        for epoch, decision in grants.items() if self.decision.is_granted else ():
-            kept = [item for item in items if item[-1] == epoch]
+        for decision, kept in group_by_grant(items, grants if self.decision.is_granted else {}):
             number -= len(kept)
-            if kept:
-                sink.accept(Handover(decision, kept))
+            sink.accept(Handover(decision, kept))
         if number:
             sink.count("refused", number, self.decision.reason.value)
 
@@ -472,7 +458,7 @@ class Exchange:
                 (What.IDENTIFY, "$identify", insert_id, now, visitor, None, None, epoch)
             )
         held, self._held_updates = self._held_updates or (), None
-        self._items += [_with_visitor(item, visitor) for item in held]
+        self._items += [with_visitor(item, visitor) for item in held]
 
     # --- the seam -----------------------------------------------------------------------------
 
@@ -531,20 +517,4 @@ class Exchange:
             self._bind(case, user, Write.LATE)
         who = self._who()
         for index, item in enumerate(self._items):
-            self._items[index] = _with_visitor(item, who)
-
-
-def _with_visitor(item: Item, visitor: Visitor) -> Item:
-    what, name, insert_id, at, _, values, group, epoch = item
-    return what, name, insert_id, at, visitor, values, group, epoch
-
-
-def _check_name(name: object, known_names: set[str]) -> None:
-    if not isinstance(name, str) or not name or _UNSENDABLE.search(name):
-        raise InvalidEvent("invalid_name", "An event's name is text without control characters.")
-    if name.strip().lower() in IDENTITY_EVENTS:
-        raise InvalidEvent("reserved_name", f"{name} is sent by identify(), never by track().")
-    if len(name.encode("utf-8")) > MAX_STRING_BYTES:
-        raise InvalidEvent("invalid_name", f"A name has at most {MAX_STRING_BYTES} bytes.")
-    if len(known_names) < MAX_KNOWN_NAMES:
-        known_names.add(name)
+            self._items[index] = with_visitor(item, who)

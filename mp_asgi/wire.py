@@ -4,6 +4,7 @@ Shapes: reference/mixpanel.md sections 2.3, 2.5 and 3.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from hashlib import blake2b
@@ -13,8 +14,9 @@ from ._version import __version__
 from .errors import InvalidEvent
 from .events import MAX_MESSAGE_BYTES, Endpoint, Entry, Message
 from .identity import IdentityMode, Visitor
-from .properties import Properties, fit, fit_text
+from .properties import MAX_STRING_BYTES, Properties, fit, fit_text
 
+MAX_KNOWN_NAMES: Final = 1_000  # names that were checked before
 MAX_PROPERTIES: Final = 243  # Mixpanel takes 254; the rest are those added below
 ENTRY_MESSAGES: Final = 200  # cut larger hand-overs, so that batches fill well
 ENTRY_BYTES: Final = 256_000
@@ -57,6 +59,12 @@ _encode: Final[Callable[[Any], str]] = json.JSONEncoder(
 ).encode
 
 
+#: Control characters, line separators, what turns the reading direction, and lone surrogates.
+_UNSENDABLE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
 class What(IntEnum):
     """What an item of a buffer is."""
 
@@ -72,6 +80,26 @@ update), insert ID (empty for updates), seconds since the epoch, the visitor of 
 frozen properties or values, key and ID of a group, the request's epoch of consent. A plain
 tuple: it is made on the hot path.
 """
+
+
+def check_name(name: object, known_names: set[str]) -> None:
+    """Check an event's name, and remember a good one.
+
+    Args:
+        name: What the app passed.
+        known_names: Grows to at most `MAX_KNOWN_NAMES`.
+
+    Raises:
+        InvalidEvent: `invalid_name`, or `reserved_name` for identity events.
+    """
+    if not isinstance(name, str) or not name or _UNSENDABLE.search(name):
+        raise InvalidEvent("invalid_name", "An event's name is text without control characters.")
+    if name.strip().lower() in IDENTITY_EVENTS:
+        raise InvalidEvent("reserved_name", f"{name} is sent by identify(), never by track().")
+    if len(name.encode("utf-8")) > MAX_STRING_BYTES:
+        raise InvalidEvent("invalid_name", f"A name has at most {MAX_STRING_BYTES} bytes.")
+    if len(known_names) < MAX_KNOWN_NAMES:
+        known_names.add(name)
 
 
 class KeyMaker:
