@@ -4,6 +4,7 @@ A wrong merge in Mixpanel cannot be undone: every rule here is RULES section 1.
 """
 
 import hashlib
+import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from enum import Enum
@@ -35,8 +36,6 @@ FORBIDDEN_IDS: Final = frozenset(
         "[]",
         "{}",
         "nan",
-        "inf",
-        "-inf",
         "nobody",
         "guest",
         "id",
@@ -190,6 +189,8 @@ def read_user_id(value: object) -> str:
 
 
 def _print_number(value: float | UUID) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidEvent("forbidden_id", "A user ID is a finite number.")
     try:
         return str(value)
     except ValueError as error:  # an integer over 4300 digits (CVE-2020-10735)

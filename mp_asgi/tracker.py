@@ -103,7 +103,6 @@ class Tracker:
         """
         del new_user
         try:
-            _check_finite(user_id)
             (self.exchange or self._open()).identify(user_id)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
             _refuse(self.core, error, "identify")
@@ -387,11 +386,6 @@ def _is_addable(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_finite(value: object) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidEvent("forbidden_id", "An ID is text or a finite number.")
-
-
 def _read_group_key(key: object) -> str:
     if not isinstance(key, str) or not key.strip():
         raise InvalidEvent("invalid_update", "A group key is text, and not empty.")
@@ -415,7 +409,8 @@ def _read_group_id(group_id: object) -> str:
     else:
         given = type(group_id).__name__
         raise InvalidEvent("forbidden_id", f"A group ID is text or a number, not {given}.")
-    _check_finite(group_id)
+    if isinstance(group_id, float) and not math.isfinite(group_id):
+        raise InvalidEvent("forbidden_id", "A group ID is text or a finite number.")
     if text.strip().lower() in _NO_GROUPS:
         raise InvalidEvent("forbidden_id", "This group ID names no group.")
     return text

@@ -85,6 +85,7 @@ def test_a_user_id_becomes_plain_text(value, expected):
         pytest.param(0, id="zero"),
         pytest.param(-1, id="minus-one"),
         pytest.param(float("nan"), id="not-a-number"),
+        pytest.param(float("inf"), id="infinity"),
         pytest.param(UUID(int=0), id="the-nil-uuid"),
         pytest.param(True, id="true"),
         pytest.param(False, id="false"),
