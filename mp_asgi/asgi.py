@@ -42,7 +42,8 @@ _ASIDES = frozenset({"http.response.debug", "http.response.early_hint", "http.re
 _OPEN = Phase.OPEN
 _STARTED = Phase.STARTED
 _CLOSED = Phase.CLOSED
-_FINAL = 200  # a start message with a lower status announces the response, it does not start it
+_FINAL = 200
+_ANNOUNCING = frozenset(range(100, _FINAL))  # such a start announces the response, it starts none
 
 
 class MixpanelMiddleware:
@@ -103,7 +104,7 @@ class MixpanelMiddleware:
         def send_with_cookies(message: Message) -> Awaitable[None]:
             if tracker.exchange is not None:
                 message = _follow(tracker, tracker.exchange, scope, message)
-            elif message["type"] in _STARTS and _is_final(message):
+            elif message["type"] in _STARTS and message.get("status") not in _ANNOUNCING:
                 tracker.phase = _STARTED
             return send(message)
 
@@ -130,9 +131,8 @@ class MixpanelMiddleware:
     async def _serve_nested(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass through below ourselves; another project's tracker holds for the inner call."""
         outer: Tracker = scope[SCOPE_KEY]
-        if (
-            outer.phase is _CLOSED
-        ):  # a retry outside of us, with the scope of a request that is over
+        if outer.phase is _CLOSED:
+            # A retry outside of us, with the scope of a request that is over.
             del scope[SCOPE_KEY]
             await self(scope, receive, send)
             return
@@ -201,7 +201,7 @@ def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message
     """
     kind = message["type"]
     if kind in _STARTS:
-        if not _is_final(message):
+        if message.get("status") in _ANNOUNCING:
             return message
         tracker.phase = _STARTED
         has_cookies = exchange.begin_response(scope)
@@ -226,12 +226,6 @@ def _with_cookies(exchange: Exchange, message: Message) -> Message:
         status = _FINAL  # the server's matter, not ours
     written = exchange.write_headers(status, headers)
     return {**message, "headers": headers if written is None else written}
-
-
-def _is_final(message: Message) -> bool:
-    """Whether a start message starts the response, as far as its status can be read."""
-    status = message.get("status", _FINAL)
-    return not isinstance(status, int) or status >= _FINAL
 
 
 def _is_refusal(error: Exception) -> bool:
