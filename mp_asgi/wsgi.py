@@ -98,9 +98,8 @@ class MixpanelWSGIMiddleware:
     ) -> Iterable[bytes]:
         """Pass through below ourselves; another project's tracker holds for the inner call."""
         outer: Tracker = environ[SCOPE_KEY]
-        if (
-            outer.phase is _CLOSED
-        ):  # a retry outside of us, with the environ of a request that is over
+        if outer.phase is _CLOSED:
+            # A retry outside of us, with the environ of a request that is over.
             del environ[SCOPE_KEY]
             return self(environ, start_response)
         if outer.core.settings == self._core.settings:
