@@ -67,7 +67,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 def click(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
+    """Press a button and see the page that follows: every button of the shop posts a form."""
+    with page.expect_navigation():
+        page.get_by_role("button", name=name, exact=True).click()
 
 
 def add_to_cart(page: Page) -> None:
