@@ -246,6 +246,7 @@ def make_core(
         clock=clock,
         random_bytes=random_bytes,
         lock=threading.RLock(),
-        has_late_answers=settings.identify_from is not None or settings.consent_from is not None,
+        has_late_answers=settings.enabled
+        and (settings.identify_from is not None or settings.consent_from is not None),
         known_names=set(),
     )

@@ -92,7 +92,7 @@ class Case:
 
     def hear_nobody(self) -> None:
         """Miss the app's stored answer: unread, it may be a denial."""
-        if self._core.settings.consent_from is not None and self._core.settings.enabled:
+        if self._core.settings.consent_from is not None:
             self.hear_app(AppAnswer(Said.UNREADABLE))
 
     def hear_app(self, answer: AppAnswer) -> None:

@@ -86,7 +86,8 @@ class Core:
     Attributes:
         lock: Re-entrant; guards what an exchange changes. Held for microseconds, never while
             the app's code runs.
-        has_late_answers: The settings have an `identify_from` or a `consent_from`.
+        has_late_answers: There is an `identify_from` or a `consent_from` to ask; not when
+            switched off.
         known_names: Event names that were checked before; bounded by the exchange.
     """
 

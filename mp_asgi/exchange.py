@@ -471,7 +471,7 @@ class Exchange:
         with core.lock:
             case = self._open_case()
         # The app's code runs without the lock.
-        if core.has_late_answers and core.settings.enabled:
+        if core.has_late_answers:
             answer = case.ask_consent(connection)
             with core.lock:  # a denial in another thread may have come between
                 if answer is not None:

@@ -171,32 +171,39 @@ def read_user_id(value: object) -> str:
     Raises:
         InvalidEvent: `forbidden_id` for what Mixpanel refuses or would merge strangers by.
     """
-    if isinstance(value, (int, float, UUID)) and not isinstance(value, bool):
-        value = _print_number(value)
-    if not isinstance(value, str):
-        raise InvalidEvent(
-            "forbidden_id", f"A user ID is text or a number, not {type(value).__name__}."
-        )
-    if value.strip().lower() in FORBIDDEN_IDS or value.startswith(_DEVICE_PREFIX):
+    text = read_id_text(value, "user ID")
+    if text.strip().lower() in FORBIDDEN_IDS or text.startswith(_DEVICE_PREFIX):
         raise InvalidEvent("forbidden_id", "Mixpanel refuses this user ID, or it names nobody.")
     try:
-        size = len(value.encode("utf-8"))
+        size = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
         raise InvalidEvent("forbidden_id", "A user ID must be valid Unicode.") from error
     if size > MAX_ID_BYTES:
         raise InvalidEvent("forbidden_id", f"A user ID has at most {MAX_ID_BYTES} bytes.")
-    return str.__str__(value)
+    return text
 
 
-def _print_number(value: float | UUID) -> str:
+def read_id_text(value: object, what: str) -> str:
+    """Answer an ID as text: text as given, numbers and UUIDs printed.
+
+    Args:
+        value: What the app passed.
+        what: What the ID is of, for the message: `user ID`, `group ID`.
+
+    Raises:
+        InvalidEvent: `forbidden_id` for anything else, and for numbers without a text.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, UUID)):
+        given = type(value).__name__
+        raise InvalidEvent("forbidden_id", f"A {what} is text or a number, not {given}.")
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidEvent("forbidden_id", "A user ID is a finite number.")
+        raise InvalidEvent("forbidden_id", f"A {what} is text or a finite number.")
     try:
         return str(value)
     except ValueError as error:  # an integer over 4300 digits (CVE-2020-10735)
-        raise InvalidEvent(
-            "forbidden_id", f"A user ID has at most {MAX_ID_BYTES} bytes."
-        ) from error
+        raise InvalidEvent("forbidden_id", f"This {what} has too many digits.") from error
 
 
 def _decode_user(text: bytes) -> str:

@@ -6,14 +6,13 @@ None of them awaits, and none raises into a request unless `strict` is set.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 from .consent.policy import Decision, Reason, State
 from .core import Core
 from .errors import InvalidEvent
 from .exchange import Exchange, Phase
 from .head import RequestHead
-from .identity import Visitor
+from .identity import Visitor, read_id_text
 
 SCOPE_KEY = "mp_asgi.tracker"
 """Where the tracker is in an ASGI scope and in a WSGI environ."""
@@ -401,16 +400,7 @@ def _read_group_ids(ids: object) -> list[str]:
 
 def _read_group_id(group_id: object) -> str:
     """Answer a group ID as it is sent. More is allowed than to a user ID: 0 and "NA" are groups."""
-    is_number = isinstance(group_id, (int, float)) and not isinstance(group_id, bool)
-    if is_number or isinstance(group_id, UUID):
-        text = str(group_id)
-    elif isinstance(group_id, str):
-        text = str.__str__(group_id)
-    else:
-        given = type(group_id).__name__
-        raise InvalidEvent("forbidden_id", f"A group ID is text or a number, not {given}.")
-    if isinstance(group_id, float) and not math.isfinite(group_id):
-        raise InvalidEvent("forbidden_id", "A group ID is text or a finite number.")
+    text = read_id_text(group_id, "group ID")
     if text.strip().lower() in _NO_GROUPS:
         raise InvalidEvent("forbidden_id", "This group ID names no group.")
     return text

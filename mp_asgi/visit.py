@@ -149,20 +149,19 @@ class Visit:
         is_simplified = self._core.mode is IdentityMode.SIMPLIFIED
         is_new = is_simplified if new_device is None else new_device
         visitor = self.known() if is_known else None
-        if visitor is not None:
-            self.left.append(visitor)
         if visitor is None:
             self._has_new_device = self._has_new_device or is_new
         elif is_new:
             self.renew(Write.ACT)
         else:
+            self.left.append(visitor)
             self.visitor = visitor.without_user()
             self.write = Write.ACT
 
     def renew(self, write: Write) -> None:
         """Take a new device ID."""
-        if self.visitor is not None:
-            self.left.append(self.visitor)
+        if (visitor := self.known()) is not None:
+            self.left.append(visitor)
         self._has_new_device = True
         self.visitor = self._mint(write)
 

@@ -5,7 +5,7 @@ import copy
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,18 +41,6 @@ from tests.probes import (
 from tests.support import TIMEOUT, make_settings
 
 KEY = "mp_asgi.tracker"
-
-
-@pytest.fixture
-def project() -> Iterator[Project]:
-    with open_project() as project:
-        yield project
-
-
-@pytest.fixture
-def other_project() -> Iterator[Project]:
-    with open_project(token="0ther") as project:
-        yield project
 
 
 def wrap(project: Project, app: Any) -> MixpanelMiddleware:

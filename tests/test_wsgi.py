@@ -23,18 +23,6 @@ OK = "200 OK"
 PLAIN = [("Content-Type", "text/plain")]
 
 
-@pytest.fixture
-def project() -> Iterator[Project]:
-    with open_project() as project:
-        yield project
-
-
-@pytest.fixture
-def other_project() -> Iterator[Project]:
-    with open_project(token="0ther") as project:
-        yield project
-
-
 def wrap(project: Project, app: Any) -> MixpanelWSGIMiddleware:
     return MixpanelWSGIMiddleware(app, analytics=project.analytics)
 

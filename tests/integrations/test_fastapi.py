@@ -1,6 +1,5 @@
 """`TrackerDep` gives a path operation the tracker, and nothing to its documentation."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -9,15 +8,9 @@ from fastapi.testclient import TestClient
 from starlette.requests import HTTPConnection
 
 from mp_asgi import MixpanelMiddleware, TrackerDep, get_tracker
-from tests.probes import Project, open_project
+from tests.probes import Project
 
 HEADERS = {"X-MP-Consent": "granted"}
-
-
-@pytest.fixture
-def project() -> Iterator[Project]:
-    with open_project() as project:
-        yield project
 
 
 def build_app(project: Project | None, *, has_tracker: bool = True) -> FastAPI:

@@ -17,17 +17,11 @@ from mp_asgi import (
     current_tracker,
     get_tracker,
 )
-from tests.probes import Project, open_project
+from tests.probes import Project
 from tests.support import make_settings
 
 HEADERS = {"X-MP-Consent": "granted"}
 KEY = "k" * 32
-
-
-@pytest.fixture
-def project() -> Iterator[Project]:
-    with open_project() as project:
-        yield project
 
 
 def build_app(project: Project) -> Flask:

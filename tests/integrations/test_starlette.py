@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,12 +23,6 @@ from tests.test_wsgi import plain_list
 from tests.test_wsgi import serve as serve_wsgi
 
 GRANTED = {"X-MP-Consent": "granted"}
-
-
-@pytest.fixture
-def project() -> Iterator[Project]:
-    with open_project() as project:
-        yield project
 
 
 def test_every_way_leads_to_the_same_tracker(project: Project) -> None:
