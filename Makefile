@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench lint types docs format clean
+MANAGERS := .cache/managers
+
+.PHONY: demo test check bench lint types docs format managers clean
 
 demo: $(VENV)/ready-demo  ## the example shop and a local Mixpanel stand-in; WSGI=1 for Flask
 	@$(BIN)/mp-asgi demo $(if $(WSGI),--wsgi)
@@ -14,8 +16,9 @@ test: $(VENV)/ready  ## the test suite
 check: lint types  ## everything CI asks: format, lint, layers, types, tests with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: $(VENV)/ready  ## CPU added to a request, against anchors in the same run
+bench: $(VENV)/ready  ## CPU added to a request, against anchors in the same run; then damaged cookies
 	$(BIN)/python -m benchmarks.request
+	$(BIN)/python -m benchmarks.fuzz
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
@@ -33,8 +36,13 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+managers: $(MANAGERS)  ## the consent managers that the browser tests answer, from npm
+
+$(MANAGERS): tests/servers/managers/SHA256SUMS tests/servers/managers/fetch
+	tests/servers/managers/fetch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,10 +91,17 @@ class Accepting:
         """Nothing is open."""
 
 
-def make_analytics(*, has_worker: bool = False) -> Analytics:
+def make_analytics(
+    readers: Sequence[str] = (),
+    clock: Callable[[], float] = time.time,
+    *,
+    has_worker: bool = False,
+) -> Analytics:
     """Answer an assembly; unless told, its worker is the stub above."""
-    settings = Settings(token=TOKEN, secret_keys=[SECRET_KEY], flush_interval=0.05)
-    analytics = Analytics(settings, transport=Accepting)
+    settings = Settings(
+        token=TOKEN, secret_keys=[SECRET_KEY], flush_interval=0.05, consent_readers=readers
+    )
+    analytics = Analytics(settings, transport=Accepting, clock=clock)
     if not has_worker:
         analytics._worker = Submissions()  # type: ignore[assignment]
     return analytics
@@ -104,10 +111,18 @@ def make_analytics(*, has_worker: bool = False) -> Analytics:
 
 
 class CookieJar:
-    """The Cookie headers of the variants, signed by one assembly."""
+    """The Cookie headers of the variants, signed by one assembly.
 
-    def __init__(self, analytics: Analytics) -> None:
+    Args:
+        analytics: Signs them.
+        source: Who heard the choice that our consent cookie carries.
+        others: More cookies of every visitor who has an ID, as they stand in a header.
+    """
+
+    def __init__(self, analytics: Analytics, *, source: str = "own", others: bytes = b"") -> None:
         self._core = analytics.core
+        self._source = source
+        self._others = OTHERS + others + b"; " * bool(others)
         self._numbers = itertools.count()
         self._session = b"session=" + itsdangerous.TimestampSigner(SECRET_KEY).sign(
             base64.b64encode(json.dumps({"a": 1}).encode())
@@ -136,14 +151,15 @@ class CookieJar:
         return OTHERS[:-2]
 
     def _join(self, own_id: bytes, consent: bytes) -> bytes:
-        return OTHERS + own_id + b"; " + consent + b"; " + self._session
+        return self._others + own_id + b"; " + consent + b"; " + self._session
 
     def _sign_id(self) -> bytes:
-        value = mint(os.urandom, time.time()).render(keeps_user=True)
+        value = mint(os.urandom, self._core.clock()).render(keeps_user=True)
         return b"mp_id=" + self._core.id_signer.sign(value)
 
     def _sign_consent(self, age: int) -> bytes:
-        choice = Choice(True, "", int(time.time()) - age % 1_000_000, 1, "own")
+        at = int(self._core.clock()) - age % 1_000_000
+        choice = Choice(True, "", at, 1, self._source)
         return b"mp_consent=" + self._core.consent_signer.sign(choice.render())
 
 
@@ -182,30 +198,35 @@ class NoopASGI:
         await self.app(scope, receive, send)
 
 
+def asgi_variant(
+    name: str, analytics: Analytics, events: int, cookies: Cookies, **more: Any
+) -> Variant:
+    """Answer a line of our middleware around an app that tracks so many events."""
+    app = MixpanelMiddleware(_tracking_app(events), analytics=analytics)
+    return Variant(name, _asgi_server(app), lambda: make_scope(cookies()), **more)
+
+
 def asgi_variants(analytics: Analytics, delivering: Analytics) -> list[Variant]:
     """Answer the lines of the ASGI table, the baseline first."""
     jar = CookieJar(analytics)
 
-    def ours(events: int, assembly: Analytics = analytics) -> Any:
-        return MixpanelMiddleware(_tracking_app(events), analytics=assembly)
-
     def session(app: Any) -> Any:
         return SessionMiddleware(app, secret_key=SECRET_KEY)
 
-    def variant(name: str, app: Any, cookies: Cookies, **more: Any) -> Variant:
-        return Variant(name, _asgi_server(app), lambda: make_scope(cookies()), **more)
+    def variant(name: str, app: Any, cookies: Cookies) -> Variant:
+        return Variant(name, _asgi_server(app), lambda: make_scope(cookies()))
 
     return [
         variant("no-op", NoopASGI(_plain_app), jar.seen),
         variant("session read", session(_reading_app), jar.seen),
         variant("session write", session(_writing_app), jar.without),
-        variant("untouched", ours(0), jar.seen),
-        variant("event, seen", ours(1), jar.seen),
-        variant("event, moved", ours(1), jar.moved),
-        variant("event, stranger", ours(1), jar.stranger),
-        variant("11 events, seen", ours(11), jar.seen),
-        variant("mint", ours(1), jar.consented),
-        variant("real submit", ours(1, delivering), jar.seen, settle=delivering.flush),
+        asgi_variant("untouched", analytics, 0, jar.seen),
+        asgi_variant("event, seen", analytics, 1, jar.seen),
+        asgi_variant("event, moved", analytics, 1, jar.moved),
+        asgi_variant("event, stranger", analytics, 1, jar.stranger),
+        asgi_variant("11 events, seen", analytics, 11, jar.seen),
+        asgi_variant("mint", analytics, 1, jar.consented),
+        asgi_variant("real submit", delivering, 1, jar.seen, settle=delivering.flush),
     ]
 
 
@@ -297,26 +318,27 @@ class NoopWSGI:
         return self.app(environ, start_response)
 
 
+def wsgi_variant(
+    name: str, analytics: Analytics, events: int, cookies: Cookies, **more: Any
+) -> Variant:
+    """Answer a line of our middleware around an app that tracks so many events."""
+    app = MixpanelWSGIMiddleware(_tracking_wsgi_app(events), analytics=analytics)
+    return Variant(name, _wsgi_server(app), lambda: make_environ(cookies()), **more)
+
+
 def wsgi_variants(analytics: Analytics, delivering: Analytics) -> list[Variant]:
     """Answer the same lines for WSGI; there is no SessionMiddleware."""
     jar = CookieJar(analytics)
-
-    def variant(
-        name: str, events: int, cookies: Cookies, assembly: Analytics = analytics, **more: Any
-    ) -> Variant:
-        app = MixpanelWSGIMiddleware(_tracking_wsgi_app(events), analytics=assembly)
-        return Variant(name, _wsgi_server(app), lambda: make_environ(cookies()), **more)
-
     noop = _wsgi_server(NoopWSGI(_plain_wsgi_app))
     return [
         Variant("no-op", noop, lambda: make_environ(jar.seen())),
-        variant("untouched", 0, jar.seen),
-        variant("event, seen", 1, jar.seen),
-        variant("event, moved", 1, jar.moved),
-        variant("event, stranger", 1, jar.stranger),
-        variant("11 events, seen", 11, jar.seen),
-        variant("mint", 1, jar.consented),
-        variant("real submit", 1, jar.seen, delivering, settle=delivering.flush),
+        wsgi_variant("untouched", analytics, 0, jar.seen),
+        wsgi_variant("event, seen", analytics, 1, jar.seen),
+        wsgi_variant("event, moved", analytics, 1, jar.moved),
+        wsgi_variant("event, stranger", analytics, 1, jar.stranger),
+        wsgi_variant("11 events, seen", analytics, 11, jar.seen),
+        wsgi_variant("mint", analytics, 1, jar.consented),
+        wsgi_variant("real submit", delivering, 1, jar.seen, settle=delivering.flush),
     ]
 
 

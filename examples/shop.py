@@ -97,22 +97,24 @@ def describe(tracker: Any) -> dict[str, Any]:
     }
 
 
+def recognise(tracker: Any, user: str | None) -> None:
+    """Name the user who is logged in: they may have agreed only after the login."""
+    if user and tracker.user_id != user:
+        tracker.identify(user)
+
+
 def render_page(user: str | None, consent: Any, header: Header) -> str:
     """Render the shop for one visitor."""
     has_gpc = (header("Sec-GPC") or "").strip() == "1"
-    choice = {
-        "accept": _render("accept-gpc" if has_gpc else "accept"),
-        "gpc": _render("gpc") if has_gpc else "",
-    }
-    settled = _render("granted") if consent.state == "granted" else _render("denied", **choice)
+    accept = "Accept despite my browser's GPC signal" if has_gpc else "Accept"
     return _render(
         "page",
-        banner=_render("banner", **choice) if consent.needs_prompt else "",
         account=_render("user", user=user) if user else _render("guest"),
         products="".join(
             _render("product", name=name, price=price, text=text) for name, price, text in PRODUCTS
         ),
-        privacy="" if consent.needs_prompt else settled,
+        state=consent.state,
+        banner=_render("banner", accept=accept, override="true" if has_gpc else "false"),
         standin=_render_standin(os.environ.get("MIXPANEL_API_HOST", "")),
     )
 
@@ -125,6 +127,6 @@ def _render_standin(api_host: str) -> str:
 
 def _render(part: str, **values: str) -> str:
     # Parts are HTML already; everything else is text.
-    html = {"banner", "account", "products", "privacy", "standin", "accept", "gpc"}
+    html = {"account", "products", "banner", "standin"}
     shown = {name: text if name in html else escape(text) for name, text in values.items()}
     return Template(TEMPLATES[part]).substitute(shown)

@@ -14,7 +14,9 @@ from .delivery.counters import Stats as Stats
 from .delivery.outbox.base import DeadLetter as DeadLetter
 from .errors import MixpanelASGIError as MixpanelASGIError
 from .errors import SettingsError as SettingsError
+from .events import Notice as Notice
 from .identity import ANONYMOUS as ANONYMOUS
+from .readers import CookieEquals as CookieEquals
 from .settings import Settings as Settings
 from .tracker import Tracker as Tracker
 from .tracker import get_tracker as get_tracker
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ANONYMOUS",
     "Analytics",
+    "CookieEquals",
     "DeadLetter",
     "MixpanelASGIError",
     "MixpanelMiddleware",
     "MixpanelWSGIMiddleware",
+    "Notice",
     "Settings",
     "SettingsError",
     "Stats",

@@ -2,28 +2,39 @@
 
 import logging
 import os
+import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from .accounts import Accounts
 from .consent.policy import ConsentPolicy
+from .consent.region import Defaults
+from .cookieless import DailyVisitors
 from .cookies import CookieStyle
 from .core import Core, Handover, Sink
 from .delivery.counters import Counters, Stats
 from .delivery.outbox.base import DeadLetter, Outbox
 from .delivery.outbox.memory import MemoryOutbox
+from .delivery.recorder import Answers, Recorder
 from .delivery.transport import HTTPTransport, Transport
 from .delivery.worker import Worker
-from .errors import SettingsError
-from .events import Entry, Stop
-from .head import HeadReader, SchemeReader
+from .errors import SettingsError, Unavailable
+from .events import Act, Entry, Link, Stop
+from .head import HeadReader, SchemeReader, TrustedProxies
 from .identity import IdentityMode
 from .jar import SCRIPT_COOKIE, JarReader
+from .readers import with_token
 from .settings import Settings
 from .signing import CookieSigner
 from .stops import Stops
 from .wire import KeyMaker, Renderer, What
+
+if TYPE_CHECKING:
+    from .erasure.receipt import Receipt
+    from .ledger import Ledger
 
 MAX_WARNINGS = 1_000  # topics that are logged; what follows is only counted
 
@@ -72,9 +83,12 @@ class Analytics:
             keys=self.core.keys,
             on_dropped=self._on_dropped,
         )
+        self._clock = clock
+        self.ledger = make_ledger(self.settings, clock) if self.settings.enabled else None
         self._worker: Worker[Handover] = Worker(
             outbox_factory=outbox or self._make_outbox,
             transport_factory=transport or self._make_transport,
+            recorder_factory=None if self.ledger is None else partial(self._recorder, self.ledger),
             render=self._render,
             counters=self._counters,
             settings=self.settings,
@@ -110,6 +124,63 @@ class Analytics:
         """Answer what Mixpanel refused in this process, oldest first, each with its reason."""
         return self._worker.dead()
 
+    def erase(
+        self,
+        *,
+        user_ids: Iterable[object] = (),
+        device_ids: Iterable[object] = (),
+        cookies: Iterable[str] = (),
+        seconds: float | None = None,
+    ) -> "Receipt":
+        """Erase people, here and at Mixpanel (RULES section 3; `mp-asgi erase` does the same).
+
+        Not for a request: it waits until no send that began before can be under way in any
+        process, and Mixpanel takes one request a second.
+
+        Args:
+            user_ids: Users; the devices that the ledger links to them go, too.
+            device_ids: Devices.
+            cookies: ID cookies of visitors without an account.
+            seconds: How long to wait for sends; None is as long as one can take. 0 where this
+                process is the only one.
+
+        Returns:
+            What was done, and in `problems` what was not.
+
+        Raises:
+            UnreadablePeople: An ID or a cookie cannot be used; nothing was done.
+            LedgerUnavailable: The tombstones could not be written; nothing was done.
+            Unavailable: A send of this process does not end; the tombstones stand, call again.
+        """
+        from .erasure.eraser import SEND_SECONDS, Eraser  # noqa: PLC0415  # rarely needed
+        from .erasure.mixpanel import PrivacyAPI  # noqa: PLC0415
+        from .erasure.pace import Pace  # noqa: PLC0415
+        from .erasure.people import PeopleReader  # noqa: PLC0415
+
+        reader = PeopleReader(self.core.keys, self.core.mode, self.core.id_signer)
+        people = [
+            *map(reader.user, user_ids),
+            *map(reader.device, device_ids),
+            *map(reader.cookie, cookies),
+        ]
+        wait = SEND_SECONDS if seconds is None else seconds
+
+        def fence() -> None:
+            if not self._worker.fence(SEND_SECONDS):
+                raise Unavailable("A send that began before has not ended.", is_sent=True)
+            time.sleep(wait)
+
+        has_token = bool(self.settings.oauth_token)
+        eraser = Eraser(
+            reader,
+            self.ledger,
+            PrivacyAPI(self.settings, Pace(time.monotonic, time.sleep)) if has_token else None,
+            fence=fence,
+            purge=self._worker.erase,
+            clock=self._clock,
+        )
+        return eraser.erase(people)
+
     # --- the sink of exchanges ----------------------------------------------------------------
 
     def accept(self, handover: Handover) -> None:
@@ -125,6 +196,14 @@ class Analytics:
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
         """Count what happened in a request."""
         self._counters.count(name, number, reason)
+
+    def record(self, item: Act | Link) -> None:
+        """Take a choice, or the meeting of a user and a device, for the ledger."""
+        self._worker.record(item)
+
+    def ask(self, key: bytes) -> None:
+        """Ask the ledger where a subject stands."""
+        self._worker.ask(key)
 
     def warn(self, topic: str, message: str) -> None:
         """Log a message once a topic; the counters tell how often it happened."""
@@ -147,11 +226,51 @@ class Analytics:
         self._counters.count("dropped", 1, reason)
         self.warn(f"dropped-{reason}", f"dropped {name!r}: {reason}")
 
+    def _recorder(self, ledger: "Ledger") -> Recorder:
+        return Recorder(
+            ledger=ledger,
+            counters=self._counters,
+            clock=self._clock,
+            random=random.random,
+            on_answers=self._learn,
+            learning=self.core.lock,
+        )
+
+    def _learn(self, answers: Answers) -> None:
+        if self.core.accounts is not None:
+            self.core.accounts.learn(answers)
+
     def _make_outbox(self) -> Outbox:
         return MemoryOutbox(self.settings)
 
     def _make_transport(self) -> Transport:
         return HTTPTransport(self.settings)
+
+
+def make_ledger(settings: Settings, clock: Callable[[], float] = time.time) -> "Ledger | None":
+    """Open the consent ledger that the settings name; None if they name none.
+
+    Raises:
+        SettingsError: It cannot be used: the extra is missing, the database does not answer, or
+            it holds records made with a key that is not listed.
+    """
+    if not settings.ledger:
+        return None
+    try:
+        from .ledger import Ledger, LedgerUnavailable, UnusableLedger  # noqa: PLC0415  # an extra
+    except ImportError as error:
+        raise SettingsError([f"MP_ASGI_LEDGER is set. {error}"]) from error
+    try:
+        ledger = Ledger(
+            settings.ledger,
+            settings.ledger_keys,
+            project=settings.token.encode("utf-8"),
+            clock=clock,
+        )
+        ledger.open()
+    except (LedgerUnavailable, UnusableLedger) as error:
+        raise SettingsError([f"MP_ASGI_LEDGER cannot be used. {error}"]) from error
+    return ledger
 
 
 def choose_analytics(
@@ -212,6 +331,8 @@ def make_core(
             is_http_only=is_http_only,
         )
 
+    readers = with_token(settings.readers, settings.token)
+    proxies = TrustedProxies(settings.trusted_proxies)
     # A switched-off assembly may have no key; it signs and reads nothing.
     keys = settings.secret_keys or ("switched off",)
     id_signer = CookieSigner(keys, "mp_asgi.id.v1", clock)
@@ -222,17 +343,23 @@ def make_core(
         settings=settings,
         mode=IdentityMode(settings.identity),
         policy=ConsentPolicy(
-            is_opt_out=settings.consent == "opt-out",
             version=settings.policy_version,
             max_age=settings.consent_max_age,
+            managers=frozenset(reader.name for reader in readers),
         ),
-        heads=HeadReader(settings.consent_header or "X-MP-Consent"),
-        schemes=SchemeReader(settings.cookie_secure, settings.trusted_proxies),
+        defaults=Defaults(settings, proxies),
+        heads=HeadReader(
+            settings.consent_header or "X-MP-Consent",
+            settings.country_headers,
+            keeps_all=settings.policy is not None,
+        ),
+        schemes=SchemeReader(settings.cookie_secure, proxies),
         jars=JarReader(
             id_style=id_style,
             consent_style=consent_style,
             id_signer=id_signer,
             consent_signer=consent_signer,
+            readers=readers,
             lock=threading.Lock(),
         ),
         id_style=id_style,
@@ -242,11 +369,16 @@ def make_core(
         consent_signer=consent_signer,
         keys=KeyMaker(settings.token),
         stops=Stops(),
+        daily=DailyVisitors(settings.token, proxies, random_bytes),
+        accounts=Accounts(sink.ask, clock) if settings.ledger else None,
         sink=sink,
         clock=clock,
         random_bytes=random_bytes,
         lock=threading.RLock(),
         has_late_answers=settings.enabled
         and (settings.identify_from is not None or settings.consent_from is not None),
+        has_late_consent=settings.consent_from is not None
+        or (settings.consent_scope == "account" and settings.identify_from is not None),
+        has_account_grants=settings.consent_scope == "account",
         known_names=set(),
     )

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .analytics import Analytics, choose_analytics
+from .endpoints import mount_asgi
 from .errors import SettingsError
 from .exchange import Phase
 from .head import RequestHead
@@ -75,6 +76,7 @@ class MixpanelMiddleware:
         self._served: frozenset[str] = frozenset()  # nothing, as long as the settings are wrong
         try:
             self.analytics = choose_analytics(analytics, settings, overrides)
+            self.app = mount_asgi(app, self.analytics.settings)
         except SettingsError as error:
             self.error = error
             return

@@ -4,15 +4,31 @@ Opened by the first of them; a request that only tracks has none. It knows nothi
 tracked: the exchange does, and asks under the lock.
 """
 
+from collections.abc import Iterable
+
+from .accounts import Accounts
 from .consent.hearing import Hearing
-from .consent.policy import DISABLED, AppAnswer, Decision, Reason, State
-from .consent.signals import Said, is_cross_site
+from .consent.policy import (
+    DISABLED,
+    NO_ACCOUNT,
+    AccountAnswer,
+    AppAnswer,
+    Decision,
+    Default,
+    Kind,
+    Reason,
+    State,
+)
+from .consent.signals import is_cross_site
 from .core import Core
+from .events import Act, ActState, Asked, Link
+from .grounds import Grounds
 from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor
 from .jar import Jar
 from .late import ask_consent, ask_user
 from .plan import Outcome, Planner
+from .readers import Said
 from .response import CookiePlan
 from .visit import Visit, Write
 
@@ -53,8 +69,7 @@ class Case:
                 core.settings,
                 core.policy,
                 self._head,
-                own=self._jar.own,
-                withdrawn_at=self._jar.withdrawn_at,
+                cookies=self._jar.signals(core.read_default(self._head)),
                 consent_header=core.heads.consent_header,
                 now=core.clock(),
             )
@@ -76,11 +91,31 @@ class Case:
         self._core.sink.count("refused", 1, "grant_without_override")
         return False
 
-    def record(self, *, is_granted: bool) -> None:
+    def record(self, *, is_granted: bool, asked: Asked) -> None:
         """Take the visitor's choice."""
         hearing = self.hear()
-        hearing.record(is_granted=is_granted, now=self._core.clock())
+        hearing.record(is_granted=is_granted, asked=asked, now=self._core.clock())
         self.decision = hearing.decision
+
+    def hear_account(self, user_id: str | None) -> None:
+        """Take what the ledger says of the user, as far as this process knows."""
+        hearing = self.hear()
+        hearing.hear_account(self._read_account(user_id), self._core.clock())
+        self.decision = hearing.decision
+
+    def _read_account(self, user_id: str | None) -> AccountAnswer:
+        core = self._core
+        if core.accounts is None or user_id is None:
+            return NO_ACCOUNT
+        standing = core.accounts.get(core.keys.user_key(user_id))
+        if standing is None:
+            return NO_ACCOUNT
+        if standing.is_denied:
+            return AccountAnswer(Said.DENIED, standing.at)
+        is_shared = core.settings.consent_scope == "account"
+        if is_shared and standing.state is ActState.GRANTED:
+            return AccountAnswer(Said.GRANTED, standing.at, standing.version)
+        return NO_ACCOUNT
 
     def ask_consent(self, connection: object) -> AppAnswer | None:
         """Ask for the app's stored answer (`consent_from`), where it could change something."""
@@ -113,8 +148,10 @@ class Case:
             visitors += self.visit.left
             users.add(self.visit.user_id)
         users |= {item.user_id for item in visitors}
-        found = {keys.device_key(item.device_id) for item in visitors}
-        found |= {keys.user_key(user) for user in users if user is not None}
+        devices = {keys.device_key(item.device_id) for item in visitors}
+        accounts = {keys.user_key(user) for user in users if user is not None}
+        found = devices | accounts
+        self._file(devices, accounts)
         now = self._core.clock()
         self._core.stops.add(found, now, is_act=self.has_acted)
         if self._jar.verified:
@@ -122,12 +159,77 @@ class Case:
         if found:
             self._core.sink.stop(sorted(found), now)
 
+    def stop_counting(self) -> None:
+        """Forget at a denial what waits of somebody who was only counted. The ID itself goes on:
+        others of their network share it, and only this one refused.
+        """
+        core, now = self._core, self._core.clock()
+        is_denied = self.decision.state is State.DENIED and self.decision is not DISABLED
+        if not is_denied or core.settings.cookieless == "off":
+            return
+        if self.hear().signals.default is not Default.COOKIELESS:
+            return
+        visitor = core.daily.visitor(self._head, now)
+        core.sink.stop([core.keys.device_key(visitor.device_id)], now)
+
     def is_stopping(self) -> bool:
         """Whether a denial found somebody whose events may still wait."""
         is_denied = self.decision.state is State.DENIED and self.decision is not DISABLED
+        # An account's denial leaves the device its own (RULES section 2, rule 1).
+        is_denied = is_denied and self.decision.reason is not Reason.ACCOUNT_DENIED
         # Cookies of before a withdrawal were stopped then; what came later is another visitor's.
         is_news = self.decision.reason is not Reason.WITHDRAWN
         return is_denied and is_news and (self.has_acted or bool(self._jar.verified))
+
+    # --- what the ledger gets -----------------------------------------------------------------
+
+    def file_grant(self, user_id: str | None) -> None:
+        """Tell the ledger of a grant made in this request, or read for the first time."""
+        core, visitor = self._core, self.visitor
+        if core.accounts is None or visitor is None:
+            return
+        users = {user for user in (user_id, visitor.user_id) if user is not None}
+        devices = {core.keys.device_key(visitor.device_id)}
+        # Only an act is an answer for the account, too.
+        self._file(devices, {core.keys.user_key(user) for user in users if self.has_acted})
+
+    def file_signal(self, late_user: str | None) -> None:
+        """Tell the ledger that a known user's browser objects (11 CCR 7025 (c)(1))."""
+        user_id = late_user or (self.visit.user_id if self.visit is not None else None)
+        if user_id is not None:
+            self._file((), {self._core.keys.user_key(user_id)})
+
+    def _file(self, devices: Iterable[bytes], users: Iterable[bytes]) -> None:
+        core, accounts = self._core, self._core.accounts
+        if accounts is None:
+            return
+        hearing = self.hear()
+        grounds = Grounds(
+            core,
+            self._head,
+            self.decision,
+            hearing.signals,
+            at=hearing.acted_at or core.clock(),
+            asked=hearing.asked,
+        )
+        if grounds.is_worth_keeping:
+            for act in (*grounds.of_devices(devices), *grounds.of_users(users)):
+                self._record(act, accounts)
+
+    def _record(self, act: Act, accounts: Accounts) -> None:
+        # What is remembered here may be old or missing: an act is compared by the ledger itself.
+        if self.has_acted or act.is_news(accounts.get(act.key)):
+            accounts.learn({act.key: act.standing()})
+            self._core.sink.record(act)
+
+    def _link(self, visitor: Visitor) -> None:
+        core = self._core
+        if core.accounts is not None and visitor.user_id is not None:
+            device_key = core.keys.device_key(visitor.device_id)
+            user_key = core.keys.user_key(visitor.user_id)
+            core.sink.record(
+                Link(visitor.user_id, visitor.device_id, user_key, device_key, core.clock())
+            )
 
     # --- identity -----------------------------------------------------------------------------
 
@@ -157,7 +259,9 @@ class Case:
         """Make the user the visitor's. Return whether the device ID met its first user."""
         visit = self.open_visit()
         is_first = visit.bind(user_id, write)
-        self.visitor = visit.current()
+        self.visitor = visitor = visit.current()
+        if is_first:
+            self._link(visitor)
         return is_first
 
     def reset(self, *, new_device: bool | None, is_known: bool) -> None:
@@ -202,9 +306,11 @@ class Case:
 
     def end_visit(self) -> None:
         """Be nobody any more; a refused or outdated grant deletes the ID cookie."""
+        self.visitor = None
+        if self.decision.reason is Reason.ACCOUNT_DENIED:
+            return  # the device stays its own, and its cookie learns who is there
         is_over = self.decision.state is State.DENIED or self.decision.is_stale
         is_deleted = is_over and bool(self._jar.id_names)
-        self.visitor = None
         if self.visit is not None or is_deleted:
             write = Write.PASSIVE if is_deleted else Write.NOTHING
             self.open_visit().end(Write.ACT if self.has_acted else write)
@@ -214,7 +320,19 @@ class Case:
         visit, hearing = self.visit, self.hearing
         write = visit.write if visit is not None else Write.NOTHING
         act = hearing.act if hearing is not None and hearing.is_recorded else None
-        if act is None and write is Write.NOTHING and not self._jar.needs_care:
+        if act is None and write is Write.NOTHING and not self._jar.needs_care(self._core.clock):
             return None
+        if self.decision.is_granted and not self.has_acted and visit is not None:
+            self.file_grant(None)  # the first that we hear of a grant made elsewhere
         planner = Planner(self._core, self._head, self._jar, is_secure=is_secure)
-        return planner.make(Outcome(self.decision, act, self.visitor, write))
+        return planner.make(Outcome(self.decision, act, self._whom_to_write(), write))
+
+    def _whom_to_write(self) -> Visitor | None:
+        """Answer who the ID cookie may name after this response."""
+        if self.decision.kind is Kind.COOKIELESS:
+            return None
+        if self.decision.reason is Reason.ACCOUNT_DENIED and self.visit is not None:
+            # Nothing of this user leaves, but whoever is next must not be taken for them.
+            is_allowed = self.hear().decide_for_device(self._core.clock()).is_granted
+            return self.visit.visitor if is_allowed else None
+        return self.visitor

@@ -1,4 +1,4 @@
-"""Find our cookies in raw header bytes, and write them. No meaning, no signature here.
+"""Find cookies in raw header bytes, and write ours. No meaning, no signature here.
 
 Never `http.cookies` nor Starlette's `cookie_parser`: their unquoting is quadratic
 (CVE-2024-7592), and a 60 kB header held the loop for seconds.
@@ -17,23 +17,40 @@ class Scanner:
     """Answer the cookies of some names, in the order they came.
 
     Bytes in, bytes out; one linear pass; quotes have no meaning, as in browsers.
+
+    Args:
+        names: Cookie names; with a `*` at the end, all that begin so.
     """
 
-    __slots__ = ("_names",)
+    __slots__ = ("_names", "_prefixes")
 
     def __init__(self, names: Sequence[str]) -> None:
-        encoded = {name.encode("ascii"): name for name in names}
+        encoded = {name.encode("latin-1"): name for name in names if not name.endswith("*")}
         # Pairs are separated by a semicolon, and all but the first begin with a space.
         self._names = encoded | {b" " + name: encoded[name] for name in encoded}
+        self._prefixes = tuple(name[:-1].encode("latin-1") for name in names if name[-1:] == "*")
 
     def scan(self, header: bytes) -> tuple[tuple[str, bytes], ...]:
         """Read name and value of each from a Cookie header."""
+        if self._prefixes:
+            return self._scan_prefixes(header)
         names = self._names
         found = []
         for pair in header.split(b";"):
             name, _, value = pair.partition(b"=")
             if name in names:
                 found.append((names[name], value))
+        return tuple(found)
+
+    def _scan_prefixes(self, header: bytes) -> tuple[tuple[str, bytes], ...]:
+        names, prefixes = self._names, self._prefixes
+        found = []
+        for pair in header.split(b";"):
+            name, _, value = pair.partition(b"=")
+            if name in names:
+                found.append((names[name], value))
+            elif (bare := name.removeprefix(b" ")).startswith(prefixes):
+                found.append((bare.decode("latin-1"), value))
         return tuple(found)
 
 

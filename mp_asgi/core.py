@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from .consent.policy import ConsentPolicy, Decision
+from .accounts import Accounts
+from .consent.policy import ConsentPolicy, Decision, Default
+from .consent.region import Defaults
+from .cookieless import DailyVisitors
 from .cookies import CookieStyle
 from .errors import NotConsented
-from .head import HeadReader, SchemeReader
+from .events import Act, Link
+from .head import HeadReader, RequestHead, SchemeReader
 from .identity import IdentityMode
 from .jar import JarReader
 from .settings import Settings
@@ -56,6 +60,14 @@ class Sink(Protocol):
         """Log a message, once a topic."""
         ...
 
+    def record(self, item: Act | Link) -> None:
+        """Tell the ledger, if there is one."""
+        ...
+
+    def ask(self, key: bytes) -> None:
+        """Ask the ledger where a subject stands; `accounts` learns it later."""
+        ...
+
 
 class Lock(Protocol):
     """A re-entrant lock."""
@@ -76,7 +88,7 @@ class Lock(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
         /,
-    ) -> object: ...
+    ) -> bool | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +98,19 @@ class Core:
     Attributes:
         lock: Re-entrant; guards what an exchange changes. Held for microseconds, never while
             the app's code runs.
+        accounts: What the ledger says, as far as it is known here; None without a ledger.
+        daily: Visitors who have not chosen, where the policy says `cookieless`.
         has_late_answers: There is an `identify_from` or a `consent_from` to ask; not when
             switched off.
+        has_late_consent: One of them may grant what is unknown until then.
+        has_account_grants: What a user agreed to on one device counts on all of them.
         known_names: Event names that were checked before; bounded by the exchange.
     """
 
     settings: Settings
     mode: IdentityMode
     policy: ConsentPolicy
+    defaults: Defaults
     heads: HeadReader
     schemes: SchemeReader
     jars: JarReader
@@ -104,9 +121,21 @@ class Core:
     consent_signer: CookieSigner
     keys: KeyMaker
     stops: Stops
+    accounts: Accounts | None
+    daily: DailyVisitors
     sink: Sink
     clock: Callable[[], float]
     random_bytes: Callable[[int], bytes]
     lock: Lock
     has_late_answers: bool
+    has_late_consent: bool
+    has_account_grants: bool
     known_names: set[str]
+
+    def read_default(self, head: RequestHead) -> Default:
+        """Answer what holds for this request's visitor without a choice."""
+        return self.defaults.constant or self.defaults.read(head, self._tell_policy_failed)
+
+    def _tell_policy_failed(self, why: str) -> None:
+        self.sink.count("policy_failed")
+        self.sink.warn("policy", f"policy failed ({why}); its visitors are asked first")

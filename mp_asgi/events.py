@@ -1,4 +1,5 @@
-"""Name what is delivered: messages, the entries that carry them, and the stops that forget them.
+"""Name what is delivered: messages, the entries that carry them, the stops that forget them, and
+the acts of visitors that the ledger records.
 
 The request tower makes these, the delivery tower carries them; neither imports the other.
 """
@@ -6,6 +7,8 @@ The request tower makes these, the delivery tower carries them; neither imports 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 MAX_BATCH_MESSAGES = 2000  # messages a request, Mixpanel docs reference/import-events
 MAX_BATCH_BYTES = 1_900_000  # uncompressed; stays below the 2 MiB that a live 413 names
@@ -79,3 +82,181 @@ class Stop:
 
     keys: Sequence[bytes]
     at: float
+
+
+class Notice(NamedTuple):
+    """The text that a visitor saw when they chose.
+
+    Attributes:
+        language: BCP 47 tag, such as `en` or `pt-BR`; empty if unknown.
+        text: All of it, as shown.
+    """
+
+    language: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text, in hexadecimal digits."""
+        return sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Asked(NamedTuple):
+    """How a visitor came to choose.
+
+    Attributes:
+        notice: What they saw, if the app said so.
+        source: Who asked them, such as `cmp:NAME`; empty for the app itself.
+    """
+
+    notice: Notice | None = None
+    source: str = ""
+
+
+UNTOLD: Final = Asked()
+
+
+class ActState(Enum):
+    """What an act makes of a subject's consent (reference/consent.md section 5)."""
+
+    GRANTED = "granted"
+    DENIED = "denied"
+    LIFTED = "lifted"
+    """An account's denial ends, and each device's own choice counts again (RULES section 2, 1:
+    a grant goes to the account only with `MP_ASGI_CONSENT_SCOPE=account`)."""
+    ERASED = "erased"
+    """A tombstone: a denial that only a later explicit grant of that person ends."""
+
+
+class Subject(Enum):
+    """Whose consent it is."""
+
+    USER = "user"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What one visitor chose, for one subject, on its way to the ledger.
+
+    Attributes:
+        key: Keyed hash of the user ID or the device ID, as in the outbox; never empty.
+        subject: Which of the two.
+        state: What holds from now on.
+        at: Seconds since the epoch.
+        version: Name of the notice's version; empty without one.
+        notice: What the visitor saw, if the app said so.
+        basis: Legal basis of a grant, such as `consent`; empty for a denial.
+        model: `opt-in`, `opt-out`, `deny` or `minor`: what held without a choice.
+        region: As the policy saw it, such as `DE`; empty if unknown.
+        source: `own`, `gpc-override`, `sec-gpc`, `dnt`, `header`, `app`, `cmp:NAME`, `operator`.
+        evidence: Name of the cookie and SHA-256 of its raw value, `NAME:HEX`; empty without one.
+    """
+
+    key: bytes
+    subject: Subject
+    state: ActState
+    at: float
+    version: str = ""
+    notice: Notice | None = None
+    basis: str = ""
+    model: str = ""
+    region: str = ""
+    source: str = "own"
+    evidence: str = ""
+
+    @property
+    def is_denial(self) -> bool:
+        """Whether nothing may leave after it."""
+        return self.state in {ActState.DENIED, ActState.ERASED}
+
+    def is_news(self, standing: "Standing | None") -> bool:
+        """Whether it says something new of a subject that stands so.
+
+        Repeating an answer records nothing (RULES section 2, rule 1); what was never denied
+        cannot be lifted; and a browser's signal takes nothing from a grant that overrides it,
+        which is why such a grant is noted before anything was denied. What a person says after
+        their browser is news: only that holds when the signal ends.
+        """
+        if standing is None:
+            return self.state is not ActState.LIFTED or self.source == OVERRIDE
+        has_overridden = standing.source == OVERRIDE and not standing.is_denied
+        if self.is_denial:
+            if self.source in SIGNALS:
+                return not (standing.is_denied or has_overridden)
+            is_said = standing.is_denied and standing.source not in SIGNALS
+            return self.state is ActState.ERASED or not is_said
+        if self.state is ActState.LIFTED:
+            return standing.is_denied or (self.source == OVERRIDE and not has_overridden)
+        if (self.state, self.version) != (standing.state, standing.version):
+            return True
+        return standing.source != self.source and not has_overridden
+
+    def standing(self) -> "Standing":
+        """Answer where the subject stands after it, until the ledger says it better."""
+        if self.is_denial:
+            return Standing(self.state, self.at, self.at, None, self.version, self.source)
+        return Standing(self.state, self.at, None, self.at, self.version, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A user and a device that met, on its way to the ledger, which keeps both encrypted: an
+    erasure must name every device ID to Mixpanel.
+
+    Attributes:
+        user_id: Raw.
+        device_id: Raw.
+        user_key: Keyed hash of the user ID, as in the outbox.
+        device_key: Keyed hash of the device ID.
+        at: Seconds since the epoch.
+    """
+
+    user_id: str
+    device_id: str
+    user_key: bytes
+    device_key: bytes
+    at: float
+
+
+SIGNALS: Final = frozenset({"sec-gpc", "dnt"})
+"""Sources of acts that a browser said, not a person."""
+OVERRIDE: Final = "gpc-override"
+"""Source of a grant that a person made although their browser objected."""
+
+
+class Standing(NamedTuple):
+    """Where a subject stands in the ledger now.
+
+    Attributes:
+        state: Of its newest act.
+        at: Seconds since the epoch of the newest act.
+        denied_at: Of its newest denial or erasure; None if there is none.
+        since: Of the first act after that one; None if the newest act is a denial. Nothing
+            tracked before it may leave.
+        version: Of the newest act.
+        source: Of the newest act.
+    """
+
+    state: ActState
+    at: float
+    denied_at: float | None = None
+    since: float | None = None
+    version: str = ""
+    source: str = ""
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether nothing may leave now."""
+        return self.state in {ActState.DENIED, ActState.ERASED}
+
+    def allows(self, tracked_at: float) -> bool:
+        """Whether something tracked at that time (seconds since the epoch) may leave now.
+
+        A later grant does not lift a stop (RULES section 2, rule 3).
+        """
+        if self.is_denied:
+            return False
+        return self.denied_at is None or (
+            tracked_at > self.denied_at and tracked_at >= (self.since or 0.0)
+        )

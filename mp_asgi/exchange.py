@@ -13,17 +13,20 @@ hand-over and opens no `Case`; that holds what an act or a late answer changes.
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 from .case import Case
-from .consent.policy import DISABLED, Decision, Reason, State
+from .consent.policy import DISABLED, AppAnswer, Decision, Kind, Reason, State
 from .core import Core, Handover
 from .errors import InvalidEvent
+from .events import UNTOLD, Asked
 from .gate import group_by_grant, leave_out_stopped, with_visitor
 from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor, read_user_id
 from .jar import EMPTY_JAR, Jar
 from .properties import Properties, freeze
+from .readers import Said
 from .response import CookiePlan, Headers
 from .visit import Write, read_visitor, recall_stop, recognise
 from .wire import MAX_PROPERTIES, Item, What, check_name
@@ -40,6 +43,7 @@ class Phase(IntEnum):
     CLOSED = 2
 
 
+NO_GRANTS: Final[Mapping[int, Decision]] = MappingProxyType({})
 _OPEN: Final = Phase.OPEN
 _STARTED: Final = Phase.STARTED
 _CLOSED: Final = Phase.CLOSED
@@ -96,6 +100,7 @@ class Exchange:
             decision is None
             or head.signals is not None
             or is_news
+            or core.accounts is not None
             or core.clock() > jar.holds_until
         ):
             self._decide()
@@ -114,16 +119,21 @@ class Exchange:
         self.decision = DISABLED  # until there is a better one
         recall_stop(jar, core)
         if self._head.signals is None:
-            self.decision = recognise(jar, core, core.clock())
+            self.decision = recognise(jar, core, self._head, core.clock())
         else:
             case = self._open_case()
             self.decision = case.decision = case.hear().decision
+        if core.accounts is not None and (self.decision.is_granted or core.has_account_grants):
+            visitor = read_visitor(jar, core, core.clock())
+            if visitor is not None and visitor.user_id is not None:
+                self._hear_account(self._open_case(), visitor.user_id)
 
     # --- what the app reads -------------------------------------------------------------------
 
     def visitor(self) -> Visitor | None:
         """Answer who this is, minting an ID where there is none; None without a grant."""
-        return self._who() if self.decision.is_granted else None
+        is_known = self.decision.is_granted and self.decision.kind is not Kind.COOKIELESS
+        return self._who() if is_known else None
 
     # --- what the app does --------------------------------------------------------------------
 
@@ -159,7 +169,7 @@ class Exchange:
         Raises:
             InvalidEvent: The values cannot be sent.
         """
-        if not self.decision.is_granted and not self._may_hold():
+        if not self._may_update():
             return False
         frozen = freeze({"": values})[""]
         with self._core.lock:
@@ -178,7 +188,7 @@ class Exchange:
         Raises:
             InvalidEvent: The values cannot be sent.
         """
-        if not self.decision.is_granted and not self._may_hold():
+        if not self._may_update():
             return False
         frozen = freeze({"": values})[""]
         with self._core.lock:
@@ -207,19 +217,33 @@ class Exchange:
         with self._core.lock:
             case = self._open_case()
             case.identify(user)
-            if self._is_tracking():
+            if self.decision.reason is Reason.ACCOUNT_DENIED:
+                self._hear_account(case, None)  # that was somebody else's
+            # Bound on the device's own grant first: the cookie must name who is here, also where
+            # their account lets nothing leave, or they would be taken for who was before.
+            is_bound = self._is_identifying()
+            if is_bound:
                 self._bind(case, user, Write.ACT)
-                self._follow_started()
+            self._hear_account(case, user)
+            if self._is_identifying() and not is_bound:
+                self._bind(case, user, Write.ACT)
+            if case.has_acted and self.decision.is_granted:
+                case.file_grant(user)
+            self._follow_started()
 
     def reset(self, *, new_device: bool | None) -> None:
         """Forget the user; take a new device ID in simplified mode, or where asked to."""
         with self._core.lock:
             self._drop_held_updates()
-            case = self._open_case()
-            case.reset(new_device=new_device, is_known=self._is_tracking())
+            case, was_granted = self._open_case(), self.decision.is_granted
+            # First: what the user's account denied is no reason to keep their name in the cookie.
+            self._hear_account(case, None)
+            case.reset(new_device=new_device, is_known=self._is_identifying())
             self._visitor = case.visitor
+            if was_granted and not self.decision.is_granted:
+                case.open_visit().end(Write.ACT)  # only the account allowed the ID
 
-    def grant(self, *, overrides_gpc: bool, is_trusted: bool) -> bool:
+    def grant(self, *, overrides_gpc: bool, is_trusted: bool, asked: Asked = UNTOLD) -> bool:
         """Record a grant. Return whether the visitor is granted now."""
         with self._core.lock:
             was_granted = self.decision.is_granted
@@ -228,31 +252,30 @@ class Exchange:
                 return was_granted
             if not self._may_act(case, is_trusted=is_trusted):
                 return was_granted
-            before = self.decision
-            case.record(is_granted=True)
-            if was_granted and case.decision.kind is not before.kind:
-                # An event says what it was tracked under: a default is no explicit grant.
-                self._grants = {**(self._grants or {}), self._epoch: before}
-                self._epoch += 1
-            elif not was_granted:
+            case.record(is_granted=True, asked=asked)
+            if not self.decision.is_granted:
                 # What came before the grant came without one.
                 self._drop_items(Reason.NO_CHOICE)
                 self._drop_held_updates()
+            elif case.decision.kind is not self.decision.kind:
+                self._end_epoch(self.decision)
             self.decision = case.decision
             self._visitor = case.keep_visitor()
             user = case.open_visit().user_id
             if user is not None:
                 self._bind(case, user, Write.ACT)
                 self._follow_started()
+            case.file_grant(user)
             return True
 
-    def deny(self, *, is_trusted: bool) -> None:
+    def deny(self, *, is_trusted: bool, asked: Asked = UNTOLD) -> None:
         """Record a denial: drop what this request tracked, forget what waits, delete the ID."""
         with self._core.lock:
             case = self._open_case()
             if not self._may_act(case, is_trusted=is_trusted):
                 return
-            case.record(is_granted=False)
+            case.record(is_granted=False, asked=asked)
+            case.stop_counting()
             self.decision = case.decision
             self._drop_items(Reason.DENIED_NOW)
             self._drop_held_updates()
@@ -268,7 +291,7 @@ class Exchange:
             self._settle(connection)
         if self._phase is _OPEN:
             self._phase = _STARTED
-            if self._case is not None or self._jar.needs_care:
+            if self._case is not None or self._jar.needs_care(self._core.clock):
                 with self._core.lock:
                     self._plan = self._open_case().plan(is_secure=self._is_secure)
         return self._plan is not None and bool(self._plan)
@@ -309,7 +332,7 @@ class Exchange:
         decision = self.decision
         if decision.is_granted:
             return True
-        is_answer_due = self._core.settings.consent_from is not None and not self.is_settled
+        is_answer_due = self._core.has_late_consent and not self.is_settled
         return is_answer_due and decision.state is State.UNKNOWN
 
     def _may_hold(self) -> bool:
@@ -318,6 +341,19 @@ class Exchange:
             return True
         self._core.sink.count("refused", 1, self.decision.reason.value)
         return False
+
+    def _is_identifying(self) -> bool:
+        """Whether IDs count: who is only counted today has none (RULES section 2, rule 1)."""
+        return self.decision.kind is not Kind.COOKIELESS and self._is_tracking()
+
+    def _may_update(self) -> bool:
+        """Whether a profile may be updated; without a grant or an ID it is counted."""
+        if not self.decision.is_granted and not self._may_hold():
+            return False
+        if self.decision.kind is Kind.COOKIELESS:
+            self._core.sink.count("refused", 1, Reason.COOKIELESS.value)
+            return False
+        return True
 
     def _may_act(self, case: Case, *, is_trusted: bool) -> bool:
         if not case.may_act(is_trusted=is_trusted):
@@ -342,14 +378,40 @@ class Exchange:
             self._settle_without_connection()
             self._hand_over()
 
-    def _drop_items(self, reason: Reason) -> None:
+    def _adopt(self, decision: Decision) -> None:
+        """Follow what a late answer, or another user, has made of the decision."""
+        before, self.decision = self.decision, decision
+        if not (before.is_granted and decision.is_granted) or before.kind is decision.kind:
+            return
+        # A stored answer was there before the events; what was tracked under it stays under it.
+        if before.kind is not Kind.OPT_OUT_DEFAULT:
+            self._end_epoch(before)
+        if decision.kind is Kind.COOKIELESS:
+            self._drop_held_updates()
+            self._open_case().end_visit()
+            self._visitor = None
+
+    def _drop_items(self, reason: Reason, allowed: Mapping[int, Decision] = NO_GRANTS) -> None:
+        """Drop what was tracked, all but what an earlier epoch's grant still allows."""
         self._epoch += 1
-        self._grants = None
+        self._grants = dict(allowed)
+        items = self._items[:]
+        kept = [item for item in items if item[-1] in allowed]
         # In place: another thread may be appending, and what it appends is of an ended epoch.
-        number = len(self._items)
-        del self._items[:number]
-        if number:
+        self._items[: len(items)] = kept
+        if number := len(items) - len(kept):
             self._core.sink.count("refused", number, reason.value)
+
+    def _still_allowed(self) -> Mapping[int, Decision]:
+        """Answer the grants of earlier epochs: a denial ends them all, not knowing ends none."""
+        return NO_GRANTS if self.decision.state is State.DENIED else self._grants or NO_GRANTS
+
+    def _end_epoch(self, decision: Decision) -> None:
+        """Let what was tracked so far leave under the grant of its time: a default is no explicit
+        grant, and who was only counted stays unnamed.
+        """
+        self._grants = {**(self._grants or {}), self._epoch: decision}
+        self._epoch += 1
 
     def _drop_held_updates(self) -> None:
         if self._held_updates:
@@ -418,8 +480,8 @@ class Exchange:
     def _hand_over_by_epoch(self, items: list[Item]) -> None:
         """Hand over what was tracked under a grant that still holds; the rest is dropped."""
         sink, number = self._core.sink, len(items)
-        grants = {**(self._grants or {}), self._epoch: self.decision}
-        for decision, kept in group_by_grant(items, grants if self.decision.is_granted else {}):
+        grants = {**self._still_allowed(), self._epoch: self.decision}
+        for decision, kept in group_by_grant(items, grants):
             number -= len(kept)
             sink.accept(Handover(decision, kept))
         if number:
@@ -438,9 +500,27 @@ class Exchange:
         case.visitor = self._visitor
         return case
 
+    def _hear_account(self, case: Case, user_id: str | None) -> None:
+        """Follow what the ledger says of the user who is here now. Under the lock."""
+        if self._core.accounts is None:
+            return
+        before = self.decision
+        case.hear_account(user_id)
+        self._adopt(case.decision)
+        if before.is_granted and not self.decision.is_granted:
+            if self.decision.state is State.DENIED:
+                self._drop_items(self.decision.reason)
+            else:
+                self._end_epoch(before)  # what the account allowed was allowed
+            self._drop_held_updates()
+            case.end_visit()
+            self._visitor = None
+
     def _who(self) -> Visitor:
         """Answer the visitor, minting where there is none: only where calls count."""
         with self._core.lock:  # two threads of one request never mint two IDs
+            if self.decision.kind is Kind.COOKIELESS:
+                return self._core.daily.visitor(self._head, self._core.clock())
             if self._visitor is None and (self._case is None or self._case.visit is None):
                 self._visitor = read_visitor(self._jar, self._core, self._core.clock())
             if self._visitor is None:
@@ -471,33 +551,45 @@ class Exchange:
         with core.lock:
             case = self._open_case()
         # The app's code runs without the lock.
+        user = None
         if core.has_late_answers:
             answer = case.ask_consent(connection)
+            if self._needs_user(case, answer):
+                user = case.ask_user(connection)
             with core.lock:  # a denial in another thread may have come between
                 if answer is not None:
                     case.hear_app(answer)
-                self.decision = case.decision
-        if not self.decision.is_granted:
-            self._settle_refusal(case, connection)
-            return
-        user = case.ask_user(connection) if self._visitor is not None else None
+                if isinstance(user, str) and core.accounts is not None:
+                    case.hear_account(user)
+                self._adopt(case.decision)
         with core.lock:
             self.is_settled = True
-            if user is not None and self._visitor is not None:
+            if not self.decision.is_granted:
+                self._settle_refusal(user if isinstance(user, str) else None)
+            elif user is not None and self._visitor is not None:
                 self._fill_late_user(user, self._visitor)
 
-    def _settle_refusal(self, case: Case, connection: object) -> None:
-        is_stopping = case.is_stopping()
-        user = case.ask_user(connection) if is_stopping else None
-        with self._core.lock:
-            self.is_settled = True
-            self._drop_items(self.decision.reason)
-            self._drop_held_updates()
-            case = self._open_case()
-            if is_stopping:
-                case.stop(user if isinstance(user, str) else None)
-            case.end_visit()
-            self._visitor = None
+    def _needs_user(self, case: Case, answer: AppAnswer | None) -> bool:
+        """Whether it matters who this is: for what was tracked, or for what must stop."""
+        is_denied = answer is not None and answer.said is Said.DENIED
+        return (
+            self._core.accounts is not None
+            or self._visitor is not None
+            or (is_denied and bool(self._jar.verified))
+            or case.is_stopping()
+        )
+
+    def _settle_refusal(self, user: str | None) -> None:
+        self._drop_items(self.decision.reason, self._still_allowed())
+        self._drop_held_updates()
+        case = self._open_case()
+        case.stop_counting()
+        if case.is_stopping():
+            case.stop(user)
+        elif self.decision.reason is Reason.GPC:
+            case.file_signal(user)
+        case.end_visit()
+        self._visitor = None
 
     def _settle_without_connection(self) -> None:
         """Whoever comes after the end finds nobody to ask: an unread answer may be a denial."""
@@ -518,3 +610,5 @@ class Exchange:
         who = self._who()
         for index, item in enumerate(self._items):
             self._items[index] = with_visitor(item, who)
+        if isinstance(user, str) and case.has_acted:
+            case.file_grant(user)

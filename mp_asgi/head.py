@@ -1,7 +1,7 @@
 """Hold what a request says of itself, as values: the part of it that identity and consent read."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 MAX_QUICK_SECONDS = 2.0  # RULES section 1, rule 7: maintenance only on an answer this fast
 
@@ -91,16 +91,22 @@ class HeadReader:
 
     Args:
         consent_header: Name of the application's consent header.
+        others: Names that somebody may ask a head for.
+        keeps_all: Whether a callable of the app may ask for any.
     """
 
-    def __init__(self, consent_header: str) -> None:
+    def __init__(
+        self, consent_header: str, others: Iterable[str] = (), *, keeps_all: bool = False
+    ) -> None:
+        self.keeps_all = keeps_all
         self.consent_header = consent_header.lower().encode("ascii")
         self.wanted = frozenset(
             {b"cookie", b"sec-gpc", b"dnt", b"x-forwarded-proto", self.consent_header}
         )
-        others = (b"accept", b"host", b"origin")
-        fetch = (b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site")
-        self._names = (*sorted(self.wanted), *others, *fetch)
+        asked = {b"accept", b"host", b"origin", b"user-agent", b"x-forwarded-for"}
+        asked |= {b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"}
+        asked |= {name.lower().encode("ascii") for name in others}
+        self._names = tuple(sorted(self.wanted | asked))
         #: What the WSGI door takes out of an environ, so that nothing holds the environ itself.
         self.environ_keys = tuple(
             "HTTP_" + name.decode("ascii").upper().replace("-", "_") for name in self._names
@@ -132,8 +138,64 @@ class HeadReader:
             for name, value in zip(self._names, fields, strict=True)
             if value is not None
         ]
-        client = None if address is None else (address,)
-        return RequestHead(self, started, scheme, client, headers)
+        return RequestHead(self, started, scheme, _client(address), headers)
+
+    def read_whole_wsgi(
+        self, started: float, scheme: str | None, address: str | None, fields: Mapping[str, object]
+    ) -> RequestHead:
+        """Make a head of every header of a WSGI environ, for a callable that may ask for any.
+
+        Args:
+            started: Seconds since the epoch when the request reached us.
+            scheme: `wsgi.url_scheme`.
+            address: `REMOTE_ADDR`.
+            fields: The `HTTP_` variables by name.
+        """
+        headers = [
+            (
+                name.removeprefix("HTTP_").replace("_", "-").lower().encode("latin-1", "replace"),
+                str(value).encode("latin-1", "replace"),
+            )
+            for name, value in fields.items()
+        ]
+        return RequestHead(self, started, scheme, _client(address), headers)
+
+
+class TrustedProxies:
+    """Tell whether the other end of a connection is a proxy whose headers are believed.
+
+    Args:
+        networks: Addresses or networks (CIDR).
+    """
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = tuple(ipaddress.ip_network(text, strict=False) for text in networks)
+
+    def trust(self, client: Sequence[object] | None) -> bool:
+        """Answer for one connection's other end."""
+        return client is not None and self._is_proxy(str(client[0]))
+
+    def find_client(self, head: RequestHead) -> str:
+        """Answer the visitor's address: the first from the right that is no proxy of ours.
+
+        Empty if unknown. What stands further left came from outside and is not believed.
+        """
+        if head.client is None:
+            return ""
+        address = str(head.client[0])
+        hops = (head.header(b"x-forwarded-for") or b"").decode("latin-1").split(",")
+        while hops and self._is_proxy(address):
+            address = _without_port(hops.pop().strip()) or address
+        return address
+
+    def _is_proxy(self, host: str) -> bool:
+        if not self._networks:
+            return False
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
 
 
 class SchemeReader:
@@ -141,12 +203,12 @@ class SchemeReader:
 
     Args:
         cookie_secure: `auto`, `on` or `off`.
-        trusted_proxies: Networks whose `X-Forwarded-Proto` is believed.
+        proxies: Whose `X-Forwarded-Proto` is believed.
     """
 
-    def __init__(self, cookie_secure: str, trusted_proxies: Sequence[str]) -> None:
+    def __init__(self, cookie_secure: str, proxies: TrustedProxies) -> None:
         self._is_forced = None if cookie_secure == "auto" else cookie_secure == "on"
-        self._networks = tuple(ipaddress.ip_network(text, strict=False) for text in trusted_proxies)
+        self._proxies = proxies
 
     def is_secure(self, head: RequestHead) -> bool:
         """Answer for one request."""
@@ -156,11 +218,15 @@ class SchemeReader:
             return head.scheme in _SECURE
         # The last value is the nearest proxy's; those before it came from outside.
         nearest = head.forwarded_proto.rsplit(b",", 1)[-1].strip().lower()
-        return nearest in {b"https", b"wss"} and self._is_trusted(str(head.client[0]))
+        return nearest in {b"https", b"wss"} and self._proxies.trust(head.client)
 
-    def _is_trusted(self, host: str) -> bool:
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
+
+def _without_port(hop: str) -> str:
+    """Answer the address of one hop: some proxies write the port behind it."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
+
+
+def _client(address: str | None) -> Sequence[object] | None:
+    return None if address is None else (address,)

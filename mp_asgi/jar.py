@@ -1,19 +1,20 @@
-"""Read our own cookies of one request: verified once, remembered by the whole Cookie header.
+"""Read the cookies of one request: verified once, remembered by the whole Cookie header.
 
 What a jar says is only what was signed; whether it still counts is asked with the time.
 """
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
 from .consent.choice import Choice
-from .consent.policy import ConsentPolicy, Decision, Signals
+from .consent.policy import ConsentPolicy, Decision, Default, Kind, Signals
 from .consent.signals import NO_COOKIES, OwnCookies
 from .cookies import MAX_SAME_NAME, CookieStyle, Scanner
 from .identity import Visitor
+from .readers import NO_MANAGERS, ManagersSaid, Reader, read_managers
 from .signing import CookieSigner, Unsigned
 
 SCRIPT_COOKIE: Final = "mp_choice"  # `mp_choice=denied` may be written by a page without a server
@@ -21,7 +22,7 @@ MAX_REMEMBERED: Final = 1_024  # jars by header, and as many by our cookies alon
 MAX_REMEMBERED_BYTES: Final = 8_192
 
 Found = tuple[tuple[str, bytes], ...]
-"""Our cookies of one request, name and value, in the order they came."""
+"""Cookies of one request that somebody here reads, name and value, in the order they came."""
 
 _Key = TypeVar("_Key")
 _Memos = tuple["OrderedDict[_Key, Jar]", "OrderedDict[_Key, Jar]"]
@@ -32,12 +33,12 @@ class Jar:
 
     Attributes:
         own: The consent cookies.
+        managers: What the consent managers' cookies say.
         verified: Every ID that verified; a denial stops them all.
         visitor: The one ID that verified; None if none or if two differ.
         is_visitor_current: The newest key signed it.
         id_names: Names under which an ID cookie arrived, believed or not.
         has_unreadable: A cookie of ours did not verify.
-        needs_care: One is unreadable, or was signed by a key that is on its way out.
         key: Keyed hash of the visitor's device ID, once a stop made it worth knowing.
         is_stopped: A denial has stopped the device: its ID is over.
         withdrawn_at: When the visitor chose so, seconds since the epoch; None if a signal did.
@@ -49,6 +50,8 @@ class Jar:
     """
 
     __slots__ = (
+        "_needs_care",
+        "_rests_until",
         "decided_until",
         "decision",
         "has_unreadable",
@@ -58,7 +61,7 @@ class Jar:
         "is_visitor_current",
         "key",
         "known",
-        "needs_care",
+        "managers",
         "own",
         "verified",
         "visitor",
@@ -73,15 +76,19 @@ class Jar:
         is_visitor_current: bool = True,
         id_names: tuple[str, ...] = (),
         has_unreadable: bool = False,
+        managers: ManagersSaid = NO_MANAGERS,
     ) -> None:
         self.own = own
+        self.managers = managers
         self.verified = verified
         # Two that verify but differ: one of them was planted, and nobody knows which.
         self.visitor = verified[0] if len(verified) == 1 else None
         self.is_visitor_current = is_visitor_current
         self.id_names = id_names
         self.has_unreadable = has_unreadable
-        self.needs_care = has_unreadable or not (is_visitor_current and own.is_current)
+        is_current = is_visitor_current and own.is_current
+        self._needs_care = has_unreadable or not is_current or bool(managers.present)
+        self._rests_until = 0.0
         self.decision: Decision | None = None
         self.decided_until = 0.0
         self.key = b""
@@ -90,18 +97,49 @@ class Jar:
         self.known: Visitor | None = None
         self.holds_until = 0.0
 
-    def decide(self, policy: ConsentPolicy, now: float) -> Decision:
-        """Answer what these cookies alone lead to; a grant is remembered while it holds."""
-        if self.decision is not None and now <= self.decided_until:
-            return self.decision
-        decision = policy.decide(Signals(self.own, withdrawn_at=self.withdrawn_at), now)
-        choice = self.own.choice
-        # Not the empty jar: it is everybody's.
-        if decision.is_granted and (choice is not None or self.visitor is not None):
+    def signals(self, default: Default) -> Signals:
+        """Answer what these cookies alone say, to be decided about."""
+        return Signals(
+            self.own, managers=self.managers, withdrawn_at=self.withdrawn_at, default=default
+        )
+
+    def decide(
+        self, policy: ConsentPolicy, default: Default, now: float, *, is_lasting: bool
+    ) -> Decision:
+        """Answer what these cookies alone lead to; a grant is remembered while it holds.
+
+        Args:
+            policy: The rules.
+            default: What holds for a visitor who has not chosen.
+            now: Seconds since the epoch.
+            is_lasting: Whether the default is the same for every request.
+        """
+        decision = policy.decide(self.signals(default), now)
+        # Not the empty jar: it is everybody's. Nor what another request may be told otherwise.
+        is_known = self.own.choice is not None or self.visitor is not None
+        if is_known and decision.is_granted and (is_lasting or decision.kind is Kind.EXPLICIT):
             # The time first: another thread may read in between.
-            self.decided_until = math.inf if choice is None else choice.at + policy.max_age
+            self.decided_until = self._holds_until(policy)
             self.decision = decision
         return decision
+
+    def _holds_until(self, policy: ConsentPolicy) -> float:
+        choice, until = self.own.choice, self.managers.until
+        ends = [math.inf if until is None else until]
+        if choice is not None:
+            ends.append(choice.at + policy.max_age)
+        return min(ends)
+
+    def needs_care(self, clock: Callable[[], float]) -> bool:
+        """Whether a cookie is unreadable, was signed by a key that is on its way out, or may not
+        mirror the consent manager that is there.
+        """
+        return self._needs_care and clock() >= self._rests_until
+
+    def rest(self, until: float) -> None:
+        """Learn that the mirror is as it should be until then; other cookies still need care."""
+        if self.is_visitor_current and self.own.is_current and not self.has_unreadable:
+            self._rests_until = until
 
     def stop(self, withdrawn_at: float | None) -> None:
         """Learn that a denial has stopped the device: its ID is over, and so is an older grant.
@@ -132,6 +170,7 @@ class JarReader:
         consent_style: How the consent cookie is written.
         id_signer: Its signer.
         consent_signer: Its signer; another salt, so that neither passes for the other.
+        readers: Of the consent managers' cookies.
         lock: Held while the memo changes.
     """
 
@@ -142,6 +181,7 @@ class JarReader:
         consent_style: CookieStyle,
         id_signer: CookieSigner,
         consent_signer: CookieSigner,
+        readers: Sequence[Reader],
         lock: AbstractContextManager[object],
     ) -> None:
         self._id_style = id_style
@@ -150,7 +190,11 @@ class JarReader:
         self._consent_signer = consent_signer
         self._id_names = (f"__Host-{id_style.name}", id_style.name)
         self._consent_names = (f"__Host-{consent_style.name}", consent_style.name)
-        self._scanner = Scanner([*self._id_names, *self._consent_names, SCRIPT_COOKIE])
+        self._readers = readers
+        names = [*self._id_names, *self._consent_names, SCRIPT_COOKIE]
+        self._own_names = frozenset(names)
+        patterns = [name for reader in readers for name in reader.cookies]
+        self._scanner = Scanner([*names, *patterns])
         # By is_secure: the same header may be believed on http and not on https.
         self._by_header: _Memos[bytes] = (OrderedDict(), OrderedDict())
         self._by_cookies: _Memos[Found] = (OrderedDict(), OrderedDict())
@@ -191,12 +235,14 @@ class JarReader:
         tokens = [value for name, value in found if name == wire_name]
         verified, is_current = self._read_visitors(tokens)
         own = self._read_own(found, is_secure=is_secure)
+        others = [item for item in found if item[0] not in self._own_names]
         return Jar(
             own,
             verified,
             is_visitor_current=is_current,
             id_names=tuple(dict.fromkeys(name for name, _ in found if name in self._id_names)),
             has_unreadable=own.is_unreadable or (bool(tokens) and len(verified) != 1),
+            managers=read_managers(self._readers, others) if others else NO_MANAGERS,
         )
 
     def _read_visitors(self, tokens: Sequence[bytes]) -> tuple[Sequence[Visitor], bool]:

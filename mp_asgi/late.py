@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from .consent.choice import StoredConsent
 from .consent.policy import AppAnswer
-from .consent.signals import Said
 from .core import Sink
 from .errors import InvalidEvent
 from .identity import ANONYMOUS, Anonymous, read_user_id
+from .readers import Said
 
 _DENIED: Final = AppAnswer(Said.DENIED)
 

@@ -4,15 +4,20 @@ RULES section 1, rule 7: acts always; renewals only where no faster answer can h
 this one.
 """
 
-from .consent.choice import Choice
+from typing import Final
+
+from .consent.choice import Choice, mirror_source
 from .consent.policy import Decision, Reason, State
 from .core import Core
 from .head import RequestHead
 from .identity import Visitor
 from .jar import SCRIPT_COOKIE, Jar
+from .readers import Said
 from .response import CookiePlan
 from .settings import COOKIE_MAX_AGE
 from .visit import Write
+
+_BY_MANAGER: Final = frozenset({Reason.MANAGER_GRANTED, Reason.MANAGER_DENIED})
 
 
 class Outcome:
@@ -46,14 +51,16 @@ class Planner:
         is_secure: Whether the browser sees https.
     """
 
-    __slots__ = ("_core", "_head", "_is_secure", "_jar", "_now")
+    __slots__ = ("_core", "_head", "_is_quick", "_is_secure", "_jar", "_now")
 
     def __init__(self, core: Core, head: RequestHead, jar: Jar, *, is_secure: bool) -> None:
         self._core = core
         self._head = head
         self._jar = jar
         self._is_secure = is_secure
-        self._now = int(core.clock())
+        now = core.clock()
+        self._now = int(now)
+        self._is_quick = head.is_quick(now)
 
     def make(self, outcome: Outcome) -> CookiePlan:
         """Answer which cookies to set, to renew and to delete."""
@@ -61,7 +68,7 @@ class Planner:
         if outcome.decision.reason is Reason.WITHDRAWN:
             return plan  # cookies of before a denial: a faster response has written newer ones
         cookies = plan.acts if outcome.write is Write.ACT else plan.others
-        if outcome.decision.is_granted:
+        if outcome.decision.is_granted or outcome.decision.reason is Reason.ACCOUNT_DENIED:
             self._plan_visitor(outcome, plan, cookies)
         elif outcome.write is not Write.NOTHING:
             style, is_secure = self._core.id_style, self._is_secure
@@ -76,7 +83,7 @@ class Planner:
         if visitor is None:
             return
         is_due = write >= Write.PASSIVE
-        is_due = is_due or (write is Write.LATE and self._head.is_quick(self._now))
+        is_due = is_due or (write is Write.LATE and self._is_quick)
         if is_due or (not self._jar.is_visitor_current and self._may_maintain()):
             cookies.append(self._render_id(visitor))
             plan.has_id = True
@@ -98,6 +105,8 @@ class Planner:
                 plan.acts.append(style.render_deletion(SCRIPT_COOKIE, is_secure=self._is_secure))
         elif decision.reason is Reason.UNREADABLE and own.is_unreadable:
             plan.others.append(self._replace_unreadable(is_denied=decision.state is State.DENIED))
+        elif self._jar.managers.present:
+            self._plan_mirror(decision, plan)
         elif own.choice is not None and not own.is_current and self._may_maintain():
             plan.others.append(self._render_choice(own.choice))
 
@@ -107,6 +116,55 @@ class Planner:
             version = self._core.policy.version.name
             denial = Choice(False, version, self._now, revision=1, source="unreadable")
             return self._render_choice(denial)
+        return self._delete_choice()
+
+    def _plan_mirror(self, decision: Decision, plan: CookiePlan) -> None:
+        """Keep what the consent manager says for requests on which its cookie is missing.
+
+        Some are SameSite=Strict and never come with arrivals from other sites (RULES section 2,
+        rule 1). A manager that took its choice back takes the mirror with it.
+        """
+        managers, own = self._jar.managers, self._jar.own.choice
+        if decision.reason in _BY_MANAGER:
+            mirror = self._mirror(decision, own)
+            if mirror == own:
+                self._jar.rest(mirror.at + self._core.policy.max_age / 2)
+            elif self._may_mirror(mirror):
+                plan.others.append(self._render_choice(mirror))
+        elif own is not None and own.mirrored in managers.present:
+            # What asks again or cannot be read is no grant any more, but no end of a denial.
+            is_over = own.is_granted and (decision.is_stale or managers.said is not Said.GRANTED)
+            if (is_over or managers.said is Said.NOTHING) and self._may_maintain():
+                plan.others.append(self._delete_choice())
+        elif own is not None and not self._jar.own.is_current and self._may_maintain():
+            plan.others.append(self._render_choice(own))
+
+    def _mirror(self, decision: Decision, own: Choice | None) -> Choice:
+        """Answer the mirror of the manager that decided: the one that is there, if it still is."""
+        managers, policy = self._jar.managers, self._core.policy
+        told_at, source = managers.at or 0.0, mirror_source(managers.name)
+        same = (decision.is_granted, policy.version.name, source)
+        half = policy.max_age / 2
+        if (
+            own is not None
+            and (own.is_granted, own.version, own.source) == same
+            # A browser's clock ahead of ours tells a time that nothing we write can reach.
+            and (own.at >= int(told_at) or told_at > self._now)
+            and self._now - own.at < half
+            and self._jar.own.is_current
+        ):
+            return own
+        at = int(told_at) if 0 <= self._now - told_at < half else self._now
+        revision = (own.revision if own is not None else 0) + 1
+        return Choice(decision.is_granted, policy.version.name, at, revision, source)
+
+    def _may_mirror(self, mirror: Choice) -> bool:
+        if mirror.is_granted:
+            return self._may_maintain()
+        # A denial brings back no ID, so a stop mark on one is no reason to wait.
+        return self._is_quick_navigation()
+
+    def _delete_choice(self) -> bytes:
         style = self._core.consent_style
         wire_name = style.wire_name(is_secure=self._is_secure)
         return style.render_deletion(wire_name, is_secure=self._is_secure)
@@ -119,8 +177,11 @@ class Planner:
     def _may_maintain(self) -> bool:
         """A top-level navigation answered within 2 s, and no stop mark on the ID."""
         visitor, core = self._jar.visitor, self._core
-        if not (self._head.is_navigation() and self._head.is_quick(self._now)):
+        if not self._is_quick_navigation():
             return False
         if visitor is None:
             return True
         return core.keys.device_key(visitor.device_id) not in core.stops.at
+
+    def _is_quick_navigation(self) -> bool:
+        return self._is_quick and self._head.is_navigation()

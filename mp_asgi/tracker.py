@@ -10,6 +10,7 @@ from typing import Any, Final
 from .consent.policy import Decision, Reason, State
 from .core import Core
 from .errors import InvalidEvent
+from .events import Asked, Notice
 from .exchange import Exchange, Phase
 from .head import RequestHead
 from .identity import Visitor, read_id_text
@@ -234,7 +235,14 @@ class Consent:
         """Whether the visitor should be asked."""
         return self.decision.needs_prompt
 
-    def grant(self, *, override_gpc: bool = False, trusted: bool = False) -> bool:
+    def grant(
+        self,
+        *,
+        override_gpc: bool = False,
+        trusted: bool = False,
+        notice: Notice | None = None,
+        source: str = "",
+    ) -> bool:
         """Record that the visitor agreed. Return whether they are granted now.
 
         Does nothing in a cross-site request, and under GPC unless it is overridden.
@@ -242,28 +250,39 @@ class Consent:
         Args:
             override_gpc: The visitor was told that this overrides their browser's signal.
             trusted: The caller has its own check against cross-site requests.
+            notice: What the visitor saw, for the ledger.
+            source: Who asked them, for the ledger, such as `cmp:NAME`; empty for the app itself.
         """
         try:
-            return self._tracker.open().grant(overrides_gpc=override_gpc, is_trusted=trusted)
+            exchange = self._tracker.open()
+            return exchange.grant(
+                overrides_gpc=override_gpc, is_trusted=trusted, asked=Asked(notice, source)
+            )
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
             _refuse(self._tracker.core, error, "consent.grant")
             return False
 
-    def deny(self, *, trusted: bool = False) -> None:
+    def deny(
+        self, *, trusted: bool = False, notice: Notice | None = None, source: str = ""
+    ) -> None:
         """Record that the visitor refused: nothing of this request leaves, what waits is
         forgotten, the ID cookie is deleted.
 
         Args:
             trusted: The caller has its own check against cross-site requests.
+            notice: What the visitor saw, for the ledger.
+            source: Who asked them, for the ledger, such as `cmp:NAME`; empty for the app itself.
         """
         try:
-            self._tracker.open().deny(is_trusted=trusted)
+            self._tracker.open().deny(is_trusted=trusted, asked=Asked(notice, source))
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
             _refuse(self._tracker.core, error, "consent.deny")
 
-    def withdraw(self, *, trusted: bool = False) -> None:
+    def withdraw(
+        self, *, trusted: bool = False, notice: Notice | None = None, source: str = ""
+    ) -> None:
         """Record a withdrawal. The same act as `deny`."""
-        self.deny(trusted=trusted)
+        self.deny(trusted=trusted, notice=notice, source=source)
 
 
 class People:

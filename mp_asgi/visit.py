@@ -7,6 +7,8 @@ from enum import IntEnum
 
 from .consent.policy import Decision
 from .core import Core
+from .events import SIGNALS
+from .head import RequestHead
 from .identity import MAX_SKEW_SECONDS, IdentityMode, Visitor, mint
 from .jar import Jar
 from .settings import COOKIE_MAX_AGE
@@ -39,17 +41,27 @@ def read_visitor(jar: Jar, core: Core, now: float) -> Visitor | None:
 
 def recall_stop(jar: Jar, core: Core) -> None:
     """Let cookies of before a denial learn of it."""
-    if jar.visitor is None or not core.stops.at:
+    if jar.visitor is None or jar.is_stopped or not (core.stops.at or core.accounts):
         return
     if not jar.key:
         jar.key = core.keys.device_key(jar.visitor.device_id)
-    if not jar.is_stopped and jar.key in core.stops.at:
+    if jar.key in core.stops.at:
         jar.stop(core.stops.withdrawn_at(jar.key))
+    elif core.accounts is not None:
+        standing = core.accounts.get(jar.key)
+        if standing is not None and standing.denied_at is not None:
+            # A signal may end again; what a person said holds until they say otherwise.
+            is_signal = standing.source in SIGNALS
+            jar.stop(None if is_signal else standing.denied_at)
 
 
-def recognise(jar: Jar, core: Core, now: float) -> Decision:
+def recognise(jar: Jar, core: Core, head: RequestHead, now: float) -> Decision:
     """Answer what the cookies alone lead to. A grant is remembered with who the visitor is."""
-    decision = jar.decide(core.policy, now)
+    if jar.decision is not None and now <= jar.decided_until:
+        decision = jar.decision
+    else:
+        default, is_lasting = core.read_default(head), core.defaults.constant is not None
+        decision = jar.decide(core.policy, default, now, is_lasting=is_lasting)
     if not decision.is_granted or jar.decision is None or jar.has_unreadable:
         return decision
     known, until = read_visitor(jar, core, now), jar.decided_until
@@ -180,11 +192,12 @@ class Visit:
         return new
 
     def end(self, write: Write) -> None:
-        """Be nobody any more: the ID cookie is to be deleted."""
+        """Be nobody any more; the ID is over if its cookie is to be deleted."""
+        # Who is nobody already stays so for the reason of then.
+        self.write = write if self.visitor is not None else max(self.write, write)
         self.visitor = None
-        self._has_new_device = True
+        self._has_new_device = self._has_new_device or write is not Write.NOTHING
         self.is_unsaved = self.is_mark_unsaved = False
-        self.write = write
 
     def _mint(self, write: Write) -> Visitor:
         self.write = max(self.write, write)

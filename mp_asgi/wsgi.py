@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .analytics import Analytics, choose_analytics
+from .endpoints import mount_wsgi
 from .exchange import Phase
 from .head import HeadReader
-from .tracker import SCOPE_KEY, Tracker
+from .tracker import SCOPE_KEY, Seed, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -53,17 +54,18 @@ class MixpanelWSGIMiddleware:
         analytics: Analytics | None = None,
         **overrides: Any,
     ) -> None:
-        self.app = app
         self.analytics = choose_analytics(analytics, settings, overrides)
+        self.app = mount_wsgi(app, self.analytics.settings)
         self._core = self.analytics.core
         self._clock = self._core.clock
         self._environ_keys = self._core.heads.environ_keys
+        self._keeps_all = self._core.heads.keeps_all
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         if SCOPE_KEY in environ:
             return self._serve_nested(environ, start_response)
-        seed = (
+        seed: Seed = (
             self._core,
             HeadReader.read_wsgi,
             self._clock(),
@@ -71,6 +73,9 @@ class MixpanelWSGIMiddleware:
             environ.get("REMOTE_ADDR"),
             [*map(environ.get, self._environ_keys)],
         )
+        if self._keeps_all:
+            every = {name: environ[name] for name in environ if name.startswith("HTTP_")}
+            seed = (*seed[:1], HeadReader.read_whole_wsgi, *seed[2:-1], every)
         tracker = environ[SCOPE_KEY] = Tracker(seed)
 
         def start_with_cookies(

@@ -1,17 +1,16 @@
 """Real things that obey our protocols: a clock that stands still, a transport that remembers."""
 
-import dataclasses
 import json
 import os
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from mp_asgi.analytics import Analytics
+from mp_asgi import analytics
 from mp_asgi.core import Core, Handover
 from mp_asgi.delivery.transport import Reply
-from mp_asgi.events import Endpoint, Entry, Message
+from mp_asgi.events import Act, ActState, Endpoint, Entry, Link, Message, Standing, Subject
 from mp_asgi.settings import Settings
 
 NOW = 1_800_000_000.0
@@ -128,6 +127,8 @@ class RecordingSink:
         self.stops: list[tuple[Sequence[bytes], float]] = []
         self.counts: Counter[tuple[str, str]] = Counter()
         self.warnings: list[tuple[str, str]] = []
+        self.records: list[Act | Link] = []
+        self.asked: list[bytes] = []
 
     def accept(self, handover: Handover) -> None:
         self.accepted.append(handover)
@@ -141,15 +142,79 @@ class RecordingSink:
     def warn(self, topic: str, message: str) -> None:
         self.warnings.append((topic, message))
 
+    def record(self, item: Act | Link) -> None:
+        self.records.append(item)
+
+    def ask(self, key: bytes) -> None:
+        self.asked.append(key)
+
 
 def make_core(
     clock: Callable[[], float] | None = None,
     sink: RecordingSink | None = None,
     random_bytes: Callable[[int], bytes] = os.urandom,
+    *,
+    has_ledger: bool = False,
     **overrides: Any,
 ) -> Core:
-    """Answer the rules of a process whose consequences are only recorded."""
-    core = Analytics(
-        make_settings(**overrides), clock=clock or FakeClock(), random_bytes=random_bytes
-    ).core
-    return dataclasses.replace(core, sink=sink or RecordingSink())
+    """Answer the rules of a process whose consequences are only recorded.
+
+    With a ledger, what the process remembers of it is empty until a test lets it learn.
+    """
+    if has_ledger:
+        overrides = {"ledger": "sqlite:///never-opened", "ledger_keys": ("l" * 32,), **overrides}
+    return analytics.make_core(
+        make_settings(**overrides), sink or RecordingSink(), clock or FakeClock(), random_bytes
+    )
+
+
+def make_act(state: ActState, at: float = NOW, key: bytes = b"user", **more: Any) -> Act:
+    """Answer what a user chose."""
+    return Act(key=key, subject=more.pop("subject", Subject.USER), state=state, at=at, **more)
+
+
+class MemoryLedger:
+    """A ledger of one process; what is recorded in it comes in the order of its time.
+
+    Attributes:
+        items: What is recorded.
+        calls: Names of the calls, those that failed included.
+        error: What every call raises; None while all is well.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Act | Link] = []
+        self.calls: list[str] = []
+        self.error: Exception | None = None
+
+    def append(self, items: Sequence[Act | Link]) -> None:
+        self._note("append")
+        self.items += [item for item in items if item not in self.items]
+
+    def standings(self, keys: Collection[bytes]) -> Mapping[bytes, Standing]:
+        self._note("standings")
+        found: dict[bytes, Standing] = {}
+        for act in self.acts:
+            if act.key in keys:
+                found[act.key] = _follow(found.get(act.key), act)
+        return found
+
+    def close(self) -> None:
+        self._note("close")
+
+    @property
+    def acts(self) -> list[Act]:
+        return [item for item in self.items if isinstance(item, Act)]
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+
+
+def _follow(before: Standing | None, act: Act) -> Standing:
+    after = act.standing()
+    if before is None or act.is_denial:
+        return after
+    since = before.since if before.since is not None else act.at
+    return after._replace(denied_at=before.denied_at, since=since)

@@ -1,24 +1,38 @@
 import logging
 import os
+import sys
 import threading
 
 import pytest
 
 from mp_asgi import Analytics, Settings, SettingsError
-from mp_asgi.analytics import MAX_WARNINGS, choose_analytics
-from mp_asgi.consent.policy import Decision, Kind, Reason, State
+from mp_asgi.analytics import MAX_WARNINGS, choose_analytics, make_ledger
+from mp_asgi.consent.policy import ConsentPolicy, Decision, Default, Kind, Reason, State
 from mp_asgi.core import Handover
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.delivery.transport import HTTPTransport
+from mp_asgi.events import ActState
 from mp_asgi.identity import IdentityMode, Visitor
+from mp_asgi.settings import PolicyVersion
 from mp_asgi.wire import What
-from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, json_reply, make_settings
+from tests.doors import wait_until
+from tests.ledger.acts import make_ledger as make_other_ledger
+from tests.support import (
+    NOW,
+    TIMEOUT,
+    FakeClock,
+    RecordingTransport,
+    json_reply,
+    make_act,
+    make_settings,
+)
 
 A = "aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa"
 VISITOR = Visitor(A, int(NOW)).with_user("U1", int(NOW))
 EXPLICIT = Decision(State.GRANTED, Reason.COOKIE_GRANTED, "cookie", Kind.EXPLICIT)
 BY_DEFAULT = Decision(State.GRANTED, Reason.OPT_OUT_DEFAULT, "policy", Kind.OPT_OUT_DEFAULT)
 NEVER = {"flush_interval": 3_600.0}
+LEDGER_KEY = "l" * 32
 
 
 class House:
@@ -105,14 +119,19 @@ def test_the_rules_follow_the_settings(settings, name, expected):
 
 
 @pytest.mark.parametrize(
-    ("consent", "is_opt_out"), [("opt-in", False), ("opt-out", True)], ids=["opt-in", "opt-out"]
+    ("consent", "default"),
+    [("opt-in", Default.OPT_IN), ("opt-out", Default.OPT_OUT)],
+    ids=["opt-in", "opt-out"],
 )
-def test_the_policy_follows_the_settings(consent, is_opt_out):
-    settings = make_settings(consent=consent, consent_version="v1", consent_max_age=60.0)
+def test_the_policy_follows_the_settings(consent, default):
+    settings = make_settings(
+        consent=consent, consent_version="v1", consent_max_age=60.0, consent_readers=["klaro"]
+    )
 
-    policy = Analytics(settings).core.policy
+    core = Analytics(settings).core
 
-    assert (policy.is_opt_out, policy.version.name, policy.max_age) == (is_opt_out, "v1", 60.0)
+    assert core.defaults.constant is default
+    assert core.policy == ConsentPolicy(PolicyVersion("v1"), 60.0, frozenset({"klaro"}))
 
 
 def test_the_cookies_follow_the_settings():
@@ -387,3 +406,98 @@ def test_a_topic_is_told_once(make_house, caplog):
         "first (logged once, then counted)",
         "100% of another (logged once, then counted)",
     ]
+
+
+# --- the ledger -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_ledger(tmp_path):
+    """Answer the settings that name a ledger."""
+    return {"ledger": f"sqlite:///{tmp_path / 'ledger.db'}", "ledger_keys": (LEDGER_KEY,)}
+
+
+def test_without_a_ledger_nothing_is_remembered_of_accounts(make_house):
+    house = make_house()
+
+    house.analytics.record(make_act(ActState.DENIED))
+    house.analytics.ask(b"user")
+
+    assert (house.analytics.ledger, house.analytics.core.accounts) == (None, None)
+    assert make_ledger(make_settings()) is None
+
+
+def test_a_switched_off_assembly_opens_no_ledger(tmp_path, in_ledger):
+    analytics = Analytics(make_settings(enabled=False, **in_ledger))
+
+    assert analytics.ledger is None
+    assert not (tmp_path / "ledger.db").exists()
+
+
+def test_what_was_chosen_is_in_the_ledger_after_a_flush(make_house, in_ledger):
+    house = make_house(**in_ledger)
+
+    house.analytics.record(make_act(ActState.DENIED))
+
+    house.flush()
+    assert house.analytics.ledger.current(b"user").state is ActState.DENIED
+
+
+def test_a_process_learns_what_another_one_recorded_once_it_asked(make_house, in_ledger):
+    house = make_house(**in_ledger)
+    other = make_ledger(house.analytics.settings, FakeClock())
+    other.append([make_act(ActState.DENIED)])
+    other.close()
+    accounts = house.analytics.core.accounts
+
+    first = accounts.get(b"user")
+    wait_until(lambda: accounts.get(b"user") is not None)
+
+    assert first is None
+    assert accounts.get(b"user").is_denied
+
+
+def test_what_was_denied_elsewhere_does_not_leave(make_house, in_ledger):
+    house = make_house(**NEVER, **in_ledger)
+    key = house.analytics.core.keys.user_key("U1")
+    house.accept(event())
+    house.analytics.ledger.append([make_act(ActState.DENIED, key=key)])
+
+    assert house.flush() == []
+    assert house.analytics.stats().dropped == {"withdrawn": 1}
+
+
+def test_each_project_has_a_ledger_of_its_own_in_one_database(make_house, in_ledger):
+    house, other = make_house(**in_ledger), make_house(token="0ther", **in_ledger)
+
+    house.analytics.ledger.append([make_act(ActState.DENIED)])
+
+    assert other.analytics.ledger.current(b"user") is None
+
+
+@pytest.mark.parametrize("why", ["no-such-directory", "a-key-is-missing"])
+def test_a_ledger_that_cannot_be_used_stops_the_start_without_a_secret(tmp_path, in_ledger, why):
+    if why == "no-such-directory":
+        in_ledger["ledger"] = f"sqlite:///{tmp_path / 'nowhere' / 'ledger.db'}"
+    else:
+        other = make_other_ledger(in_ledger["ledger"], "o" * 32, project=b"t0ken")
+        other.open()
+        other.append([make_act(ActState.DENIED)])
+        other.close()
+
+    with pytest.raises(SettingsError) as caught:
+        Analytics(make_settings(**in_ledger))
+
+    assert "MP_ASGI_LEDGER cannot be used." in str(caught.value)
+    assert LEDGER_KEY not in str(caught.value)
+
+
+def test_a_ledger_without_its_extra_is_told_with_the_remedy(monkeypatch, in_ledger):
+    monkeypatch.delitem(sys.modules, "mp_asgi.ledger")
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+
+    with pytest.raises(SettingsError) as caught:
+        Analytics(make_settings(**in_ledger))
+
+    assert "MP_ASGI_LEDGER is set. The ledger needs" in str(caught.value)
+    assert 'pip install "mp-asgi[ledger]"' in str(caught.value)

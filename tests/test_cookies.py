@@ -49,6 +49,31 @@ def test_a_scan_finds_our_names_only(header, expected):
     assert found == expected
 
 
+PATTERNS = ("mp_id", "_iub_cs-*", "_iub_cs-other")
+
+
+@pytest.mark.parametrize(
+    ("names", "header", "expected"),
+    [
+        pytest.param(PATTERNS, b"_iub_cs-1=a", (("_iub_cs-1", b"a"),), id="at-the-start"),
+        pytest.param(PATTERNS, b"x=1; _iub_cs-1=a", (("_iub_cs-1", b"a"),), id="behind-a-space"),
+        pytest.param(PATTERNS, b"x=1;_iub_cs-1=a", (("_iub_cs-1", b"a"),), id="without-a-space"),
+        pytest.param(PATTERNS, b"_iub_cs-=a", (("_iub_cs-", b"a"),), id="nothing-behind-it"),
+        pytest.param(PATTERNS, b"x_iub_cs-1=a; _iub_cs1=b", (), id="another-beginning"),
+        pytest.param(
+            PATTERNS,
+            b"_iub_cs-1=a; mp_id=b; _iub_cs-other=c; _iub_cs-1=d",
+            (("_iub_cs-1", b"a"), ("mp_id", b"b"), ("_iub_cs-other", b"c"), ("_iub_cs-1", b"d")),
+            id="in-their-order-and-every-copy",
+        ),
+        pytest.param(PATTERNS, b"_iub_cs-\xff=\xff", (("_iub_cs-\xff", b"\xff"),), id="any-bytes"),
+        pytest.param(("*",), b"a=1; b; =c", (("a", b"1"), ("b", b""), ("", b"c")), id="all"),
+    ],
+)
+def test_a_scan_finds_all_names_that_begin_as_asked(names, header, expected):
+    assert Scanner(names).scan(header) == expected
+
+
 def test_a_huge_header_of_quotes_is_one_linear_pass():
     header = b'x="' + b"\\" * 1_000_000 + b'; mp_id=a; y="' + b'"' * 1_000_000
 

@@ -4,6 +4,8 @@ import pytest
 
 from mp_asgi import ANONYMOUS, StoredConsent
 from mp_asgi.consent.choice import Choice
+from mp_asgi.consent.policy import Reason
+from mp_asgi.events import Act, ActState, Link, Standing, Subject
 from mp_asgi.exchange import Exchange, Phase
 from mp_asgi.head import RequestHead
 from mp_asgi.identity import Visitor
@@ -428,3 +430,300 @@ def test_another_visitor_is_not_concerned():
     later.close("connection")
 
     assert desk.sent() == [("Seen", A, None)]
+
+
+# --- with a ledger --------------------------------------------------------------------------------
+
+DENIED_U1 = Standing(ActState.DENIED, NOW - 50, NOW - 50)
+GRANTED_U1 = Standing(ActState.GRANTED, NOW - 50)
+
+
+def with_ledger(make=known, *, standing=None, **options):
+    """Answer a desk whose process knows where U1 stands."""
+    desk = make(has_ledger=True, **options)
+    if standing is not None:
+        desk.core.accounts.learn({desk.core.keys.user_key("U1"): standing})
+    return desk
+
+
+def acts(desk, subject=None):
+    """Answer the state and the source of what the ledger was told."""
+    told = [item for item in desk.sink.records if isinstance(item, Act)]
+    return [(act.state, act.source) for act in told if subject in {None, act.subject}]
+
+
+def test_without_a_ledger_nothing_is_told():
+    desk = known()
+
+    desk.exchange.identify("U1")
+    desk.exchange.deny(is_trusted=False)
+    desk.exchange.grant(overrides_gpc=False, is_trusted=False)
+    desk.respond()
+
+    assert (desk.sink.records, desk.sink.asked) == ([], [])
+
+
+def test_a_login_tells_who_met_which_device_once():
+    desk = with_ledger()
+
+    desk.exchange.identify("U1")
+    desk.exchange.identify("U1")
+
+    keys = desk.core.keys
+    assert desk.sink.records == [Link("U1", A, keys.user_key("U1"), keys.device_key(A), NOW)]
+
+
+def test_a_login_without_a_grant_tells_nothing():
+    desk = with_ledger(Desk)
+
+    desk.exchange.identify("U1")
+    desk.respond()
+
+    assert desk.sink.records == []
+
+
+def test_a_denial_goes_to_the_device_and_to_who_is_logged_in():
+    desk = with_ledger()
+    desk.exchange.identify("U1")
+
+    desk.exchange.deny(is_trusted=False)
+
+    assert acts(desk, Subject.USER) == acts(desk, Subject.DEVICE) == [(ActState.DENIED, "own")]
+
+
+def test_a_denial_goes_to_who_is_named_at_the_end():
+    desk = with_ledger(identify_from=lambda _: "U1")
+
+    desk.exchange.deny(is_trusted=False)
+    desk.exchange.close("connection")
+
+    assert set(acts(desk, Subject.USER)) == {(ActState.DENIED, "own")}
+
+
+@pytest.mark.parametrize(
+    ("scope", "state"),
+    [("device", ActState.LIFTED), ("account", ActState.GRANTED)],
+    ids=["device", "account"],
+)
+@pytest.mark.parametrize("is_late", [False, True], ids=["identify", "identify_from"])
+def test_a_grant_is_an_answer_for_the_account_as_its_scope_says(scope, state, is_late):
+    source = {"identify_from": lambda _: "U1"} if is_late else {}
+    desk = with_ledger(Desk, consent_scope=scope, **source)
+    if not is_late:
+        desk.exchange.identify("U1")
+
+    desk.exchange.grant(overrides_gpc=False, is_trusted=False)
+    desk.exchange.close("connection")
+
+    assert set(acts(desk, Subject.USER)) == {(state, "own")}
+    assert set(acts(desk, Subject.DEVICE)) == {(ActState.GRANTED, "own")}
+
+
+def test_a_grant_is_told_even_if_this_process_knows_of_nothing_to_lift():
+    desk = with_ledger(Desk)
+    desk.exchange.identify("U1")
+
+    desk.exchange.grant(overrides_gpc=False, is_trusted=False)
+
+    assert acts(desk, Subject.USER) == [(ActState.LIFTED, "own")]
+
+
+def test_a_denial_is_told_even_if_this_process_remembers_an_older_one():
+    desk = with_ledger(standing=DENIED_U1)
+    desk.exchange.identify("U1")
+
+    desk.exchange.deny(is_trusted=False)
+
+    assert acts(desk, Subject.USER) == [(ActState.DENIED, "own")]
+
+
+def test_a_grant_that_came_from_elsewhere_is_told_of_the_device_alone():
+    header = [(b"x-mp-consent", b"granted")]
+    desk = with_ledger(Desk, headers=header)
+    desk.exchange.identify("U1")
+
+    desk.respond()
+
+    assert acts(desk) == [(ActState.GRANTED, "header")]
+
+
+def test_a_default_is_nobodys_choice():
+    desk = with_ledger(Desk, consent="opt-out")
+    desk.exchange.track("Seen", None)
+
+    desk.respond()
+
+    assert desk.sink.records == []
+
+
+def test_a_signal_of_a_known_users_browser_is_told_once():
+    desk = with_ledger(Desk, headers=[(b"sec-gpc", b"1")])
+    desk.exchange.identify("U1")
+    desk.exchange.close("connection")
+    later = Exchange(desk.core, desk.exchange._head, Phase.OPEN)
+    later.identify("U1")
+
+    later.close("connection")
+
+    assert acts(desk) == [(ActState.DENIED, "sec-gpc")]
+
+
+def test_a_signal_of_a_browser_without_an_id_is_told_of_who_is_named_at_the_end():
+    desk = with_ledger(Desk, headers=[(b"sec-gpc", b"1")], identify_from=lambda _: "U1")
+
+    desk.exchange.close("connection")
+
+    assert acts(desk) == [(ActState.DENIED, "sec-gpc")]
+
+
+def test_a_grant_that_comes_with_every_request_is_told_once():
+    desk = with_ledger(Desk, headers=[(b"x-mp-consent", b"granted")])
+    desk.exchange.identify("U1")
+    desk.respond()
+    token = desk.core.id_signer.sign(desk.exchange.visitor().render(keeps_user=False))
+    headers = [(b"x-mp-consent", b"granted"), (b"cookie", b"__Host-mp_id=" + token)]
+    head = RequestHead(desk.core.heads, NOW, "https", None, headers)
+    desk.exchange = Exchange(desk.core, head, Phase.OPEN)
+    desk.exchange.identify("U1")
+
+    desk.respond()
+
+    assert acts(desk) == [(ActState.GRANTED, "header")]
+
+
+def test_a_signal_of_nobodys_browser_is_not_told():
+    desk = with_ledger(Desk, headers=[(b"sec-gpc", b"1")])
+
+    desk.exchange.close("connection")
+
+    assert desk.sink.records == []
+
+
+def test_a_denial_of_the_account_drops_and_ends_but_stops_and_deletes_nothing():
+    desk = with_ledger(standing=DENIED_U1)
+    desk.exchange.track("Before", None)
+    desk.exchange.update_people("$set", {"a": 1})
+
+    desk.exchange.identify("U1")
+    desk.exchange.track("After", None)
+    [cookie] = desk.respond()
+    desk.exchange.close("connection")
+
+    assert (desk.sent(), desk.sink.stops, acts(desk)) == ([], [], [])
+    assert cookie.startswith("__Host-mp_id=1.")
+    assert "; Max-Age=0;" not in cookie
+    assert desk.exchange.decision.reason is Reason.ACCOUNT_DENIED
+    assert desk.refused("account-denied") == 3
+
+
+def test_what_a_denial_of_the_account_has_dropped_does_not_come_back_with_a_logout():
+    desk = with_ledger(standing=DENIED_U1)
+    desk.exchange.track("Before", None)
+    desk.exchange.identify("U1")
+
+    desk.exchange.reset(new_device=None)
+    desk.exchange.track("After", None)
+    desk.exchange.close("connection")
+
+    assert [(name, user) for name, _, user in desk.sent()] == [("After", None)]
+
+
+def test_the_cookies_user_is_heard_of_before_anything_is_tracked():
+    marked = Visitor(A, int(NOW) - 100).with_user("U1", int(NOW) - 100)
+    desk = with_ledger(granted, visitor=marked, standing=DENIED_U1)
+    later = Exchange(desk.core, desk.exchange._head, Phase.OPEN)
+
+    later.track("Seen", None)
+    later.close("connection")
+
+    assert later.decision.reason is Reason.ACCOUNT_DENIED
+    assert desk.sent() == []
+
+
+def test_a_denial_of_the_account_of_who_is_named_at_the_end_drops_everything():
+    desk = with_ledger(standing=DENIED_U1, identify_from=lambda _: "U1")
+    desk.exchange.track("Seen", None)
+
+    cookies = desk.respond()
+    desk.exchange.close("connection")
+
+    assert (desk.sent(), cookies, desk.sink.stops) == ([], [], [])
+    assert desk.refused("account-denied") == 1
+
+
+def test_a_grant_of_the_account_holds_what_was_tracked_until_the_user_is_named():
+    desk = with_ledger(
+        Desk, standing=GRANTED_U1, consent_scope="account", identify_from=lambda _: "U1"
+    )
+    desk.exchange.track("Seen", None)
+
+    desk.respond()
+    desk.exchange.close("connection")
+
+    assert [(name, user) for name, _, user in desk.sent()] == [("Seen", "U1")]
+
+
+@pytest.mark.parametrize(
+    ("options", "is_sent"),
+    [
+        pytest.param({"standing": GRANTED_U1}, True, id="account"),
+        pytest.param({"standing": GRANTED_U1, "consent_scope": "device"}, False, id="device"),
+        pytest.param({}, False, id="unknown"),
+        pytest.param({"standing": Standing(ActState.LIFTED, NOW - 50)}, False, id="lifted"),
+        pytest.param({"standing": GRANTED_U1._replace(version="v0")}, False, id="older-notice"),
+        pytest.param(
+            {"standing": GRANTED_U1._replace(at=NOW - 181 * 86_400)}, False, id="granted-long-ago"
+        ),
+    ],
+)
+def test_an_account_grants_only_in_its_scope_and_while_its_grant_counts(options, is_sent):
+    desk = with_ledger(Desk, **{"consent_scope": "account", **options})
+    desk.exchange.identify("U1")
+
+    desk.exchange.track("Seen", None)
+    desk.exchange.close("connection")
+
+    assert [name for name, _, _ in desk.sent()] == ["Seen"] * is_sent
+
+
+def test_a_logout_gives_the_device_its_answer_back_and_takes_the_user_off_the_cookie():
+    marked = Visitor(A, int(NOW) - 100).with_user("U1", int(NOW) - 100)
+    desk = with_ledger(granted, visitor=marked, standing=DENIED_U1)
+    desk.exchange = Exchange(desk.core, desk.exchange._head, Phase.OPEN)
+    desk.exchange.identify("U1")
+
+    desk.exchange.reset(new_device=None)
+    desk.exchange.track("As nobody", None)
+    [cookie] = desk.respond()
+    desk.exchange.close("connection")
+
+    [(name, device, user)] = desk.sent()
+    assert (name, user) == ("As nobody", None)
+    assert device != A
+    assert f".{device}." in cookie
+
+
+def test_a_logout_that_ends_the_only_grant_deletes_the_id():
+    marked = Visitor(A, int(NOW) - 100).with_user("U1", int(NOW) - 100)
+    desk = with_ledger(Desk, visitor=marked, standing=GRANTED_U1, consent_scope="account")
+    desk.exchange = Exchange(desk.core, desk.exchange._head, Phase.OPEN)
+
+    desk.exchange.reset(new_device=None)
+    desk.exchange.track("As nobody", None)
+    [cookie] = desk.respond()
+    desk.exchange.close("connection")
+
+    assert desk.sent() == []
+    assert desk.exchange.decision.state.value == "unknown"
+    assert "Max-Age=0" in cookie
+
+
+def test_a_grant_in_the_request_is_stronger_than_what_the_account_denied():
+    desk = with_ledger(standing=DENIED_U1)
+    desk.exchange.identify("U1")
+
+    desk.exchange.grant(overrides_gpc=False, is_trusted=False)
+    desk.exchange.track("Seen", None)
+    desk.exchange.close("connection")
+
+    assert [(name, user) for name, _, user in desk.sent()] == [("Seen", "U1")]

@@ -1,6 +1,6 @@
 import pytest
 
-from mp_asgi.head import MAX_QUICK_SECONDS, HeadReader, SchemeReader
+from mp_asgi.head import MAX_QUICK_SECONDS, HeadReader, SchemeReader, TrustedProxies
 from tests.support import NOW
 
 READER = HeadReader("X-MP-Consent")
@@ -138,7 +138,83 @@ def test_an_answer_within_two_seconds_is_quick(seconds, expected):
     assert make_head().is_quick(NOW + seconds) is expected
 
 
-PROXIES = ("10.0.0.0/8", "2001:db8::1")
+def test_other_headers_are_read_for_whoever_asks_for_them():
+    reader = HeadReader("X-MP-Consent", ["CF-IPCountry"])
+    fields = ["US" if key == "HTTP_CF_IPCOUNTRY" else None for key in reader.environ_keys]
+
+    head = reader.read_wsgi(NOW, "https", None, fields)
+
+    assert (head.header(b"cf-ipcountry"), head.signals) == (b"US", None)
+
+
+@pytest.mark.parametrize("keeps_all", [False, True])
+def test_whether_an_app_may_ask_for_any_header_is_told_to_the_door(keeps_all):
+    assert HeadReader("X-MP-Consent", keeps_all=keeps_all).keeps_all is keeps_all
+
+
+def test_a_whole_environ_tells_every_header():
+    fields = {
+        "HTTP_COOKIE": "a=1",
+        "HTTP_SEC_GPC": "1",
+        "HTTP_X_FORWARDED_PROTO": "https",
+        "HTTP_X_OUR_REGION": "é",
+        "HTTP_BEYOND_LATIN": "€",
+    }
+
+    head = READER.read_whole_wsgi(NOW, "https", "203.0.113.9", fields)
+
+    assert (head.started, head.scheme, head.client) == (NOW, "https", ("203.0.113.9",))
+    assert (head.cookie, head.forwarded_proto) == (b"a=1", b"https")
+    assert head.signals == {b"sec-gpc": b"1"}
+    assert head.header(b"x-our-region") == b"\xe9"
+    assert head.header(b"beyond-latin") == b"?"
+    assert head.header(b"accept") is None
+
+
+def test_a_whole_environ_may_name_no_address():
+    assert READER.read_whole_wsgi(NOW, None, None, {}).client is None
+
+
+@pytest.mark.parametrize(
+    ("networks", "client", "expected"),
+    [
+        pytest.param(["10.0.0.0/8"], ("10.255.0.1", 1), True, id="in-the-network"),
+        pytest.param(["10.0.0.0/8"], ("11.0.0.1", 1), False, id="outside"),
+        pytest.param(["10.0.0.1/8"], ("10.9.9.9", 1), True, id="network-with-host-bits"),
+        pytest.param(["::1", "10.0.0.1"], ("10.0.0.1",), True, id="address-without-a-port"),
+        pytest.param(["10.0.0.0/8"], ("::ffff:11.0.0.1", 1), False, id="another-family"),
+        pytest.param(["0.0.0.0/0"], ("unix", 0), False, id="no-address"),
+        pytest.param(["0.0.0.0/0"], None, False, id="nobody"),
+        pytest.param([], ("10.0.0.1", 1), False, id="nobody-is-trusted"),
+    ],
+)
+def test_a_proxy_is_trusted_by_its_address(networks, client, expected):
+    assert TrustedProxies(networks).trust(client) is expected
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "expected"),
+    [
+        pytest.param(None, [], "", id="unknown"),
+        pytest.param("203.0.113.9", [], "203.0.113.9", id="no-proxy"),
+        pytest.param("203.0.113.9", [b"198.51.100.1"], "203.0.113.9", id="a-liar"),
+        pytest.param("10.0.0.1", [b"198.51.100.1"], "198.51.100.1", id="proxy"),
+        pytest.param("10.0.0.1", [b"1.1.1.1, 198.51.100.1, 10.0.0.2"], "198.51.100.1", id="hops"),
+        pytest.param("10.0.0.1", [b"1.1.1.1", b"198.51.100.1"], "198.51.100.1", id="two-headers"),
+        pytest.param("10.0.0.1", [], "10.0.0.1", id="proxy-is-silent"),
+        pytest.param("10.0.0.1", [b" , "], "10.0.0.1", id="proxy-says-nothing"),
+        pytest.param("10.0.0.1", [b"10.0.0.3"], "10.0.0.3", id="nothing-but-proxies"),
+        pytest.param("10.0.0.1", [b"1.1.1.1, what"], "what", id="no-address"),
+    ],
+)
+def test_a_visitors_address_is_the_nearest_that_is_no_proxy_of_ours(client, forwarded, expected):
+    headers = [(b"x-forwarded-for", value) for value in forwarded]
+    head = make_head(*headers, client=client and (client, 1))
+
+    assert TrustedProxies(["10.0.0.0/8"]).find_client(head) == expected
+
+
+PROXIES = TrustedProxies(("10.0.0.0/8", "2001:db8::1"))
 FORWARDED = (b"x-forwarded-proto", b"https")
 
 

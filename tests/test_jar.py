@@ -1,14 +1,16 @@
+import math
 import sys
 import threading
 
 import pytest
 
 from mp_asgi.consent.choice import Choice
-from mp_asgi.consent.policy import ConsentPolicy, Reason
+from mp_asgi.consent.policy import ConsentPolicy, Default, Kind, Reason
 from mp_asgi.consent.signals import NO_COOKIES, OwnCookies
 from mp_asgi.cookies import MAX_SAME_NAME, CookieStyle
 from mp_asgi.identity import Visitor
 from mp_asgi.jar import EMPTY_JAR, MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Jar, JarReader
+from mp_asgi.readers import NO_MANAGERS, Heard, ManagersSaid, Reading, Said, make_readers
 from mp_asgi.settings import PolicyVersion
 from mp_asgi.signing import CookieSigner
 from tests.support import NOW, FakeClock
@@ -22,7 +24,7 @@ GRANT = Choice(True, "", int(NOW) - 100, 1, "own")
 LATER_GRANT = Choice(True, "", int(NOW) - 50, 2, "own")
 DENIAL = Choice(False, "", int(NOW) - 90, 1, "own")
 LATER_DENIAL = Choice(False, "", int(NOW) - 10, 2, "own")
-POLICY = ConsentPolicy(is_opt_out=False, version=PolicyVersion(), max_age=1_000.0)
+POLICY = ConsentPolicy(version=PolicyVersion(), max_age=1_000.0)
 
 
 class CountingSigner(CookieSigner):
@@ -42,7 +44,7 @@ class CountingSigner(CookieSigner):
 class Shelf:
     """A reader with its signers; and cookies as browsers send them."""
 
-    def __init__(self, domain=""):
+    def __init__(self, domain="", readers=()):
         def style(name):
             return CookieStyle(name, domain, "/", "Lax", is_http_only=True)
 
@@ -53,6 +55,7 @@ class Shelf:
             consent_style=style("mp_consent"),
             id_signer=self.id_signer,
             consent_signer=self.consent_signer,
+            readers=readers,
             lock=threading.Lock(),
         )
 
@@ -60,9 +63,23 @@ class Shelf:
         return self.reader.read(b"; ".join(cookies), is_secure=is_secure)
 
 
+class TcfLike:
+    """A reader of one cookie, whose grant ends."""
+
+    name = "tcf-like"
+    cookies = ("tcf-*",)
+
+    def read(self, cookies):
+        return Reading(Said.GRANTED, NOW - 50, until=NOW + 50)
+
+
 @pytest.fixture
 def shelf():
     return Shelf()
+
+
+def decide(jar, now=NOW, default=Default.OPT_IN, *, is_lasting=True):
+    return jar.decide(POLICY, default, now, is_lasting=is_lasting)
 
 
 def id_token(visitor=A, key=NEW):
@@ -180,7 +197,7 @@ def test_names_are_told_once_each(shelf):
 def test_what_is_old_or_unreadable_needs_care(shelf, cookies, is_current, needs_care):
     jar = shelf.read(*cookies)
 
-    assert (jar.is_visitor_current, jar.needs_care) == (is_current, needs_care)
+    assert (jar.is_visitor_current, jar.needs_care(FakeClock())) == (is_current, needs_care)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +311,83 @@ def test_a_denial_under_the_other_name_beats_a_grant(shelf):
     assert jar.own == OwnCookies(DENIAL)
 
 
+# --- the cookies of consent managers ----------------------------------------------------------------
+
+KLARO = b"klaro=%7B%22mixpanel%22%3Atrue%7D"
+NO_KLARO = b"klaro=%7B%22mixpanel%22%3Afalse%7D"
+
+
+@pytest.fixture
+def managed():
+    """Answer a shelf that reads two consent managers."""
+    return Shelf(readers=make_readers(["klaro", TcfLike()]))
+
+
+@pytest.mark.parametrize(
+    ("cookies", "said", "present"),
+    [
+        pytest.param([KLARO], Said.GRANTED, ("klaro",), id="grant"),
+        pytest.param([NO_KLARO], Said.DENIED, ("klaro",), id="denial"),
+        pytest.param([b"klaro=%7B%7D"], Said.NOTHING, ("klaro",), id="no-choice-yet"),
+        pytest.param([b"klaro=x"], Said.UNREADABLE, ("klaro",), id="unreadable"),
+        pytest.param([NO_KLARO, KLARO], Said.DENIED, ("klaro",), id="twice-and-one-denies"),
+        pytest.param(
+            [b"tcf-1=x", NO_KLARO], Said.DENIED, ("klaro", "tcf-like"), id="two-and-one-denies"
+        ),
+        pytest.param([id_cookie(), b"other=1"], Said.NOTHING, (), id="none"),
+    ],
+)
+def test_consent_managers_are_read_beside_our_own_cookies(managed, cookies, said, present):
+    jar = managed.read(*cookies)
+
+    assert (jar.managers.said, jar.managers.present) == (said, present)
+    assert jar.own == NO_COOKIES
+
+
+def test_what_is_not_configured_is_not_read(shelf):
+    assert shelf.read(NO_KLARO) is EMPTY_JAR
+    assert shelf.read(NO_KLARO, consent_cookie()).managers is NO_MANAGERS
+
+
+def test_a_manager_that_reads_everything_is_not_shown_our_own_cookies():
+    seen = []
+    readers = make_readers([lambda cookies: seen.append(set(cookies))])
+
+    Shelf(readers=readers).read(
+        id_cookie(),
+        consent_cookie(),
+        b"mp_choice=denied",
+        b"other=1",
+        id_cookie(B, b"__Host-mp_id"),
+    )
+
+    assert seen == [{"other"}]
+
+
+def test_where_a_manager_is_its_mirror_needs_care(managed):
+    assert managed.read(consent_cookie(), KLARO).needs_care(FakeClock())
+    assert not managed.read(consent_cookie()).needs_care(FakeClock())
+
+
+def test_a_managers_cookie_that_changed_is_read_anew(managed):
+    before = managed.read(id_cookie(), KLARO)
+    after = managed.read(id_cookie(), NO_KLARO)
+
+    assert (before.managers.said, after.managers.said) == (Said.GRANTED, Said.DENIED)
+
+
+def test_a_managers_cookie_alone_is_not_remembered(managed):
+    # Anybody can make as many as they like.
+    assert managed.read(KLARO) is not managed.read(KLARO)
+
+
+def test_a_managers_cookie_beside_one_of_ours_is_remembered(managed):
+    first = managed.read(id_cookie(), KLARO)
+
+    assert managed.read(id_cookie(), KLARO) is first
+    assert managed.read(b"page=2", id_cookie(), KLARO) is first
+
+
 # --- the memo -------------------------------------------------------------------------------------
 
 
@@ -398,17 +492,17 @@ def test_without_cookies_of_ours_the_jar_is_the_empty_one(shelf, header):
 def test_a_grant_is_decided_once_while_it_holds():
     jar = Jar(OwnCookies(GRANT))
 
-    first = jar.decide(POLICY, NOW)
+    first = decide(jar)
 
     assert first.reason is Reason.COOKIE_GRANTED
-    assert jar.decide(POLICY, GRANT.at + POLICY.max_age) is first
+    assert (jar.decision, jar.decided_until) == (first, GRANT.at + POLICY.max_age)
 
 
 def test_a_remembered_grant_ends_when_it_expires():
     jar = Jar(OwnCookies(GRANT))
-    jar.decide(POLICY, NOW)
+    decide(jar)
 
-    assert jar.decide(POLICY, GRANT.at + POLICY.max_age + 1).reason is Reason.GRANT_EXPIRED
+    assert decide(jar, GRANT.at + POLICY.max_age + 1).reason is Reason.GRANT_EXPIRED
 
 
 @pytest.mark.parametrize(
@@ -421,26 +515,23 @@ def test_a_remembered_grant_ends_when_it_expires():
 def test_only_a_grant_is_remembered(own, reason):
     jar = Jar(own)
 
-    assert jar.decide(POLICY, NOW).reason is reason
+    assert decide(jar).reason is reason
     assert jar.decision is None
 
 
 def test_the_default_of_an_opt_out_site_is_not_remembered_in_the_empty_jar():
-    opt_out = ConsentPolicy(is_opt_out=True, version=PolicyVersion(), max_age=1_000.0)
-
-    assert EMPTY_JAR.decide(opt_out, NOW).reason is Reason.OPT_OUT_DEFAULT
+    assert decide(EMPTY_JAR, default=Default.OPT_OUT).reason is Reason.OPT_OUT_DEFAULT
     assert EMPTY_JAR.decision is None
-    assert EMPTY_JAR.decide(POLICY, NOW).reason is Reason.NO_CHOICE
+    assert decide(EMPTY_JAR).reason is Reason.NO_CHOICE
 
 
 def test_the_default_of_an_opt_out_site_is_remembered_for_a_visitor():
     jar = Jar(NO_COOKIES, [A])
-    opt_out = ConsentPolicy(is_opt_out=True, version=PolicyVersion(), max_age=1_000.0)
 
-    first = jar.decide(opt_out, NOW)
+    first = decide(jar, default=Default.OPT_OUT)
 
     assert first.reason is Reason.OPT_OUT_DEFAULT
-    assert jar.decide(opt_out, NOW + 10**9) is first
+    assert (jar.decision, jar.decided_until) == (first, math.inf)
 
 
 def test_a_jar_keeps_who_it_is_until_it_must_be_asked_again():
@@ -450,3 +541,62 @@ def test_a_jar_keeps_who_it_is_until_it_must_be_asked_again():
     jar.remember(A, NOW + 5)
 
     assert (jar.known, jar.holds_until) == (A, NOW + 5)
+
+
+def test_signals_are_what_the_cookies_say_under_a_default():
+    managers = ManagersSaid((Heard("klaro", Reading(Said.DENIED), ("klaro",), ()),))
+    jar = Jar(OwnCookies(GRANT), [A], managers=managers)
+    jar.stop(NOW)
+
+    signals = jar.signals(Default.MINOR)
+
+    assert (signals.own, signals.managers) == (OwnCookies(GRANT), managers)
+    assert (signals.withdrawn_at, signals.default) == (NOW, Default.MINOR)
+
+
+@pytest.mark.parametrize(
+    ("jar", "default", "is_remembered"),
+    [
+        pytest.param(Jar(OwnCookies(GRANT)), Default.OPT_IN, True, id="explicit-grant"),
+        pytest.param(Jar(NO_COOKIES, [A]), Default.OPT_OUT, False, id="opt-out-default"),
+        pytest.param(Jar(NO_COOKIES, [A]), Default.COOKIELESS, False, id="cookieless"),
+    ],
+)
+def test_a_default_that_is_asked_for_each_time_is_not_remembered(jar, default, is_remembered):
+    decision = decide(jar, default=default, is_lasting=False)
+
+    assert decision.is_granted
+    assert (jar.decision is decision) is is_remembered
+
+
+def grant_by_manager(until=None):
+    reading = Reading(Said.GRANTED, NOW - 50, until)
+    return ManagersSaid((Heard("iab-tcf", reading, ("euconsent-v2",), ()),))
+
+
+@pytest.mark.parametrize(
+    ("own", "until", "expected"),
+    [
+        pytest.param(NO_COOKIES, None, math.inf, id="no-end"),
+        pytest.param(NO_COOKIES, NOW + 50, NOW + 50, id="the-managers-end"),
+        pytest.param(OwnCookies(GRANT), None, GRANT.at + POLICY.max_age, id="our-own-end"),
+        pytest.param(OwnCookies(GRANT), NOW + 50, NOW + 50, id="the-managers-is-first"),
+        pytest.param(
+            OwnCookies(GRANT), NOW + 9_999, GRANT.at + POLICY.max_age, id="our-own-is-first"
+        ),
+    ],
+)
+def test_a_grant_is_remembered_until_the_first_of_its_ends(own, until, expected):
+    jar = Jar(own, [A], managers=grant_by_manager(until))
+
+    decision = decide(jar)
+
+    assert decision.kind is Kind.EXPLICIT
+    assert (jar.decision, jar.decided_until) == (decision, expected)
+
+
+def test_a_managers_grant_is_not_remembered_without_a_visitor():
+    jar = Jar(NO_COOKIES, managers=grant_by_manager())
+
+    assert decide(jar).reason is Reason.MANAGER_GRANTED
+    assert jar.decision is None

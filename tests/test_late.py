@@ -6,8 +6,8 @@ import pytest
 
 from mp_asgi import ANONYMOUS, StoredConsent
 from mp_asgi.consent.policy import AppAnswer
-from mp_asgi.consent.signals import Said
 from mp_asgi.late import ask_consent, ask_user
+from mp_asgi.readers import Said
 from tests.support import RecordingSink
 
 CONNECTION = {"type": "http"}

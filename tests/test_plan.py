@@ -1,11 +1,12 @@
 import pytest
 
-from mp_asgi.consent.choice import Choice
+from mp_asgi.consent.choice import Choice, mirror_source
 from mp_asgi.consent.policy import Decision, Kind, Reason, State
 from mp_asgi.consent.signals import NO_COOKIES, OwnCookies
 from mp_asgi.identity import Visitor
 from mp_asgi.jar import EMPTY_JAR, Jar
 from mp_asgi.plan import Outcome, Planner
+from mp_asgi.readers import Heard, ManagersSaid, Reading, Said
 from mp_asgi.settings import COOKIE_MAX_AGE
 from mp_asgi.visit import Write
 from tests.support import NOW, FakeClock, make_core
@@ -65,7 +66,7 @@ def max_age(cookie):
     [
         pytest.param(Write.NOTHING, 0, False, id="no-reason"),
         pytest.param(Write.LATE, 2, True, id="late-answer-and-quick"),
-        pytest.param(Write.LATE, 3, False, id="late-answer-and-slow"),
+        pytest.param(Write.LATE, 2.001, False, id="late-answer-and-slow"),
         pytest.param(Write.PASSIVE, 3, True, id="minted"),
         pytest.param(Write.ACT, 3, True, id="act"),
     ],
@@ -138,7 +139,7 @@ def test_the_name_follows_the_scheme(is_secure, start):
     ("jar", "headers", "seconds", "is_renewed"),
     [
         pytest.param(OLD_KEY, [PAGE], 2, True, id="quick-navigation"),
-        pytest.param(OLD_KEY, [PAGE], 3, False, id="slow-navigation"),
+        pytest.param(OLD_KEY, [PAGE], 2.001, False, id="slow-navigation"),
         pytest.param(OLD_KEY, [], 0, False, id="no-navigation"),
         pytest.param(KNOWN, [PAGE], 0, False, id="already-current"),
     ],
@@ -298,3 +299,191 @@ def test_an_act_replaces_what_was_unreadable():
 
     assert [desk.choice_of(cookie) for cookie in plan.acts] == [DENIAL]
     assert plan.others == []
+
+
+# --- the mirror of a consent manager --------------------------------------------------------------
+
+DAY = 86_400
+HALF = 90 * DAY  # of the time that a grant counts
+BY_MANAGER = Decision(State.GRANTED, Reason.MANAGER_GRANTED, "cmp:klaro", Kind.EXPLICIT)
+NOT_BY_MANAGER = Decision(State.DENIED, Reason.MANAGER_DENIED, "cmp:klaro")
+ASKED_AGAIN = Decision(State.UNKNOWN, Reason.GRANT_EXPIRED, "cmp:klaro", is_stale=True)
+
+
+def manager(said, at=None, name="klaro"):
+    return ManagersSaid((Heard(name, Reading(said, at), (name,), ()),))
+
+
+def mirror(is_granted, age=0, *, revision=1, version="v1", name="klaro"):
+    return Choice(is_granted, version, int(NOW) - age, revision, mirror_source(name))
+
+
+def shelve(managers, own=None, *, is_current=True, verified=()):
+    """Answer a jar with a consent manager's cookie beside ours."""
+    cookies = OwnCookies(own, is_current=is_current) if own else NO_COOKIES
+    return Jar(cookies, verified, managers=managers)
+
+
+SILENT, GRANTING, DENYING = manager(Said.NOTHING), manager(Said.GRANTED), manager(Said.DENIED)
+
+
+@pytest.mark.parametrize(
+    ("jar", "decision", "expected"),
+    [
+        pytest.param(shelve(GRANTING), BY_MANAGER, mirror(True), id="grant"),
+        pytest.param(shelve(DENYING), NOT_BY_MANAGER, mirror(False), id="denial"),
+        pytest.param(
+            shelve(manager(Said.GRANTED, NOW - 9.5)), BY_MANAGER, mirror(True, 10), id="its-time"
+        ),
+        pytest.param(
+            shelve(manager(Said.GRANTED, NOW + 9)), BY_MANAGER, mirror(True), id="a-clock-ahead"
+        ),
+        pytest.param(
+            shelve(manager(Said.GRANTED, NOW - HALF)), BY_MANAGER, mirror(True), id="long-ago"
+        ),
+        pytest.param(
+            shelve(GRANTING, mirror(False)), BY_MANAGER, mirror(True, revision=2), id="was-a-denial"
+        ),
+        pytest.param(
+            shelve(DENYING, GRANT), NOT_BY_MANAGER, mirror(False, revision=4), id="was-made-with-us"
+        ),
+        pytest.param(
+            shelve(GRANTING, mirror(True, version="v0")),
+            BY_MANAGER,
+            mirror(True, revision=2),
+            id="was-for-another-notice",
+        ),
+        pytest.param(
+            shelve(GRANTING, mirror(True, name="osano")),
+            BY_MANAGER,
+            mirror(True, revision=2),
+            id="was-another-managers",
+        ),
+        pytest.param(
+            shelve(manager(Said.GRANTED, NOW - 5), mirror(True, 6)),
+            BY_MANAGER,
+            mirror(True, 5, revision=2),
+            id="was-an-older-choice",
+        ),
+        pytest.param(
+            shelve(GRANTING, mirror(True, HALF)), BY_MANAGER, mirror(True, revision=2), id="was-old"
+        ),
+        pytest.param(
+            shelve(GRANTING, mirror(True, 9), is_current=False),
+            BY_MANAGER,
+            mirror(True, revision=2),
+            id="was-signed-with-an-old-key",
+        ),
+        pytest.param(shelve(GRANTING, mirror(True, HALF - 1)), BY_MANAGER, None, id="still-right"),
+        pytest.param(
+            shelve(manager(Said.GRANTED, NOW - 5.5), mirror(True, 6)),
+            BY_MANAGER,
+            None,
+            id="still-right-to-the-second",
+        ),
+        pytest.param(
+            shelve(manager(Said.GRANTED, NOW + 9), mirror(True, 6)),
+            BY_MANAGER,
+            None,
+            id="still-right-under-a-clock-ahead",
+        ),
+        pytest.param(shelve(GRANTING), GRANTED, None, id="another-signal-decided"),
+        pytest.param(shelve(GRANTING), DENIED, None, id="the-browser-denied"),
+    ],
+)
+def test_what_a_consent_manager_decided_is_mirrored(jar, decision, expected):
+    desk = Desk(jar, PAGE)
+
+    plan = desk.make(decision)
+
+    assert [desk.choice_of(cookie) for cookie in plan.others] == ([expected] if expected else [])
+    assert plan.acts == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [pytest.param([], 0, id="no-navigation"), pytest.param([PAGE], 2.001, id="slow-navigation")],
+)
+@pytest.mark.parametrize(
+    ("jar", "decision"),
+    [
+        pytest.param(shelve(GRANTING), BY_MANAGER, id="grant"),
+        pytest.param(shelve(DENYING), NOT_BY_MANAGER, id="denial"),
+        pytest.param(shelve(SILENT, mirror(True)), UNKNOWN, id="deletion"),
+        pytest.param(shelve(SILENT, GRANT, is_current=False), GRANTED, id="renewal"),
+    ],
+)
+def test_a_mirror_changes_on_a_quick_navigation_only(jar, decision, headers, seconds):
+    assert not Desk(jar, *headers, seconds=seconds).make(decision)
+
+
+@pytest.mark.parametrize(
+    ("jar", "decision", "is_written"),
+    [
+        pytest.param(shelve(GRANTING, verified=[ANONYMOUS]), BY_MANAGER, False, id="grant"),
+        pytest.param(shelve(DENYING, verified=[ANONYMOUS]), NOT_BY_MANAGER, True, id="denial"),
+    ],
+)
+def test_under_a_stop_mark_only_a_denial_is_mirrored(jar, decision, is_written):
+    desk = Desk(jar, PAGE)
+    desk.core.stops.add([desk.core.keys.device_key(A)], NOW, is_act=False)
+
+    assert bool(desk.make(decision).others) is is_written
+
+
+@pytest.mark.parametrize(
+    ("jar", "decision", "is_deleted"),
+    [
+        pytest.param(shelve(SILENT, mirror(True)), UNKNOWN, True, id="grant-no-choice-any-more"),
+        pytest.param(shelve(SILENT, mirror(False)), UNKNOWN, True, id="denial-no-choice-any-more"),
+        pytest.param(
+            shelve(manager(Said.STALE), mirror(True)), ASKED_AGAIN, True, id="grant-asked-again"
+        ),
+        pytest.param(
+            shelve(manager(Said.STALE), mirror(False)), ASKED_AGAIN, False, id="denial-asked-again"
+        ),
+        pytest.param(shelve(GRANTING, mirror(True)), ASKED_AGAIN, True, id="grant-past-its-end"),
+        pytest.param(
+            shelve(manager(Said.UNREADABLE), mirror(True)), UNKNOWN, True, id="grant-unreadable"
+        ),
+        pytest.param(
+            shelve(manager(Said.UNREADABLE), mirror(False)), UNKNOWN, False, id="denial-unreadable"
+        ),
+        pytest.param(shelve(GRANTING, mirror(True)), DENIED, False, id="the-browser-denied"),
+        pytest.param(
+            shelve(SILENT, mirror(True, name="osano")), GRANTED, False, id="another-managers-mirror"
+        ),
+        pytest.param(shelve(SILENT, GRANT), GRANTED, False, id="made-with-us"),
+        pytest.param(shelve(SILENT), UNKNOWN, False, id="nothing-to-delete"),
+    ],
+)
+def test_a_manager_that_took_its_choice_back_takes_the_mirror(jar, decision, is_deleted):
+    plan = Desk(jar, PAGE).make(decision)
+
+    assert [cookie.startswith(b"mp_consent=; Max-Age=0") for cookie in plan.others] == (
+        [True] * is_deleted
+    )
+
+
+def test_beside_a_manager_a_choice_under_an_old_key_is_signed_anew():
+    desk = Desk(shelve(SILENT, GRANT, is_current=False), PAGE)
+
+    plan = desk.make(GRANTED)
+
+    assert [desk.choice_of(cookie) for cookie in plan.others] == [GRANT]
+
+
+@pytest.mark.parametrize("managers", [GRANTING, DENYING], ids=["grant", "denial"])
+def test_a_choice_made_now_is_kept_instead_of_a_mirror(managers):
+    desk = Desk(shelve(managers), PAGE)
+
+    plan = desk.make(GRANTED, act=GRANT)
+
+    assert [desk.choice_of(cookie) for cookie in plan.acts] == [GRANT]
+    assert plan.others == []
+
+
+def test_cookies_of_before_a_withdrawal_change_nothing():
+    withdrawn = Decision(State.DENIED, Reason.WITHDRAWN, "process")
+
+    assert not Desk(shelve(GRANTING), PAGE).make(withdrawn, write=Write.PASSIVE)

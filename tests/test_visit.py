@@ -1,14 +1,25 @@
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mp_asgi.accounts import Accounts
 from mp_asgi.consent.choice import Choice
-from mp_asgi.consent.policy import Reason
+from mp_asgi.consent.policy import Default, Reason
 from mp_asgi.consent.signals import NO_COOKIES, OwnCookies
+from mp_asgi.events import ActState, Standing
 from mp_asgi.identity import MAX_SKEW_SECONDS, Visitor, make_owner_mark
 from mp_asgi.jar import EMPTY_JAR, Jar
 from mp_asgi.settings import COOKIE_MAX_AGE
-from mp_asgi.visit import LOGIN_REFRESH_SECONDS, Visit, Write, read_visitor, recognise
+from mp_asgi.visit import (
+    LOGIN_REFRESH_SECONDS,
+    Visit,
+    Write,
+    read_visitor,
+    recall_stop,
+    recognise,
+)
 from tests.support import NOW, FakeClock, make_core
 
 A = "aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa"
@@ -19,6 +30,8 @@ FRESH_U1 = ANONYMOUS.with_user("U1", int(NOW))
 LOGGED_OUT = U1.without_user()
 DAY = 86_400
 CORE = make_core()
+HEAD = CORE.heads.read_asgi(NOW, "https", None, [])
+OPT_IN = Default.OPT_IN
 
 
 def nobody(connection):
@@ -80,6 +93,75 @@ def test_a_user_kept_in_the_cookie_counts_for_the_login_time(settings, age, user
     assert read.owner_mark == make_owner_mark(A, "U1")
 
 
+# --- stops ------------------------------------------------------------------------------------------
+
+
+def make_core_with_standing(standing):
+    """Answer a core that has heard this of the device A, and the keys that it asked for."""
+    asked = []
+    accounts = Accounts(asked.append, FakeClock())
+    accounts.learn({CORE.keys.device_key(A): standing})
+    return dataclasses.replace(CORE, accounts=accounts), asked
+
+
+@pytest.mark.parametrize(
+    ("is_act", "withdrawn_at"),
+    [pytest.param(True, NOW, id="by-choice"), pytest.param(False, None, id="by-a-signal")],
+)
+def test_cookies_of_before_a_denial_learn_of_it(is_act, withdrawn_at):
+    core, jar = make_core(), Jar(NO_COOKIES, [ANONYMOUS])
+    core.stops.add([core.keys.device_key(A)], NOW, is_act=is_act)
+
+    recall_stop(jar, core)
+
+    assert (jar.is_stopped, jar.withdrawn_at) == (True, withdrawn_at)
+
+
+@pytest.mark.parametrize("jar", [EMPTY_JAR, Jar(NO_COOKIES, [ANONYMOUS])], ids=["nobody", "known"])
+def test_whom_nobody_stopped_goes_on(jar):
+    core = make_core()
+    core.stops.add([b"somebody else"], NOW, is_act=True)
+
+    recall_stop(jar, core)
+    recall_stop(jar, core)
+
+    assert not jar.is_stopped
+
+
+def test_what_a_jar_knows_of_its_stop_is_not_forgotten():
+    core, jar = make_core(), Jar(NO_COOKIES, [ANONYMOUS])
+    jar.stop(NOW - 5)
+    core.stops.add([core.keys.device_key(A)], NOW, is_act=True)
+
+    recall_stop(jar, core)
+
+    assert jar.withdrawn_at == NOW - 5
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [
+        pytest.param(None, (False, None), id="unknown"),
+        pytest.param(Standing(ActState.GRANTED, NOW), (False, None), id="granted"),
+        pytest.param(Standing(ActState.DENIED, NOW, NOW - 1), (True, NOW - 1), id="denied"),
+        pytest.param(
+            Standing(ActState.GRANTED, NOW, NOW - 9, NOW - 2), (True, NOW - 9), id="granted-again"
+        ),
+        pytest.param(
+            Standing(ActState.DENIED, NOW, NOW - 1, source="sec-gpc"), (True, None), id="by-gpc"
+        ),
+    ],
+)
+def test_the_ledger_stops_a_device_too(standing, expected):
+    core, asked = make_core_with_standing(standing)
+    jar = Jar(NO_COOKIES, [ANONYMOUS])
+
+    recall_stop(jar, core)
+
+    assert (jar.is_stopped, jar.withdrawn_at) == expected
+    assert asked == [CORE.keys.device_key(A)]
+
+
 # --- what the cookies alone lead to ---------------------------------------------------------------
 
 GRANT = Choice(True, "", int(NOW) - 100, 1, "own")
@@ -124,13 +206,30 @@ DENIAL = GRANT._replace(is_granted=False)
     ],
 )
 def test_a_grant_is_remembered_with_who_it_is(jar, settings, known, holds_until):
-    decision = recognise(jar, make_core(**settings), NOW)
+    decision = recognise(jar, make_core(**settings), HEAD, NOW)
 
     assert decision.is_granted
     assert (jar.known and jar.known.render(keeps_user=True), jar.holds_until) == (
         known and known.render(keeps_user=True),
         holds_until,
     )
+
+
+def test_a_remembered_decision_is_not_made_again():
+    jar = Jar(OwnCookies(GRANT), [ANONYMOUS])
+    first = recognise(jar, CORE, HEAD, NOW)
+
+    assert recognise(jar, CORE, HEAD, GRANT_ENDS) is first
+    assert recognise(jar, CORE, HEAD, GRANT_ENDS + 1).reason is Reason.GRANT_EXPIRED
+
+
+def test_a_policy_is_asked_for_each_request_of_a_visitor_without_a_choice():
+    laws = ["opt-out", "opt-in"]
+    core, jar = make_core(policy=lambda head: laws.pop(0)), Jar(NO_COOKIES, [ANONYMOUS])
+
+    assert recognise(jar, core, HEAD, NOW).reason is Reason.OPT_OUT_DEFAULT
+    assert recognise(jar, core, HEAD, NOW).reason is Reason.NO_CHOICE
+    assert jar.holds_until == 0.0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +259,7 @@ def test_a_grant_is_remembered_with_who_it_is(jar, settings, known, holds_until)
     ],
 )
 def test_anything_else_is_asked_for_each_time(jar, settings, reason):
-    assert recognise(jar, make_core(**settings), NOW).reason is reason
+    assert recognise(jar, make_core(**settings), HEAD, NOW).reason is reason
     assert (jar.known, jar.holds_until) == (None, 0.0)
 
 
@@ -172,12 +271,12 @@ def test_what_is_remembered_is_what_would_be_read(choice_age, issue_age, login_a
     choice = GRANT._replace(at=int(NOW) - choice_age)
     visitor = Visitor(A, int(NOW) - issue_age).with_user("U1", int(NOW) - login_age)
     jar, core = Jar(OwnCookies(choice), [visitor]), CORE
-    recognise(jar, core, NOW)
+    recognise(jar, core, HEAD, NOW)
 
     if NOW + later <= jar.holds_until:
         fresh = Jar(OwnCookies(choice), [visitor])
         expected = read_visitor(fresh, core, NOW + later)
-        assert fresh.decide(core.policy, NOW + later) == jar.decision
+        assert fresh.decide(core.policy, OPT_IN, NOW + later, is_lasting=True) == jar.decision
         assert (jar.known and jar.known.user_id) == (expected and expected.user_id)
         assert (jar.known is None) == (expected is None)
 
@@ -402,6 +501,43 @@ def test_a_renewed_visitor_is_somebody_else():
     assert visit.known() is visit.visitor
 
 
+def test_a_stranger_is_renewed_without_leaving_anybody():
+    visit = make_visit()
+
+    visit.renew(Write.LATE)
+
+    assert (visit.left, visit.write, visit.is_unsaved) == ([], Write.LATE, True)
+
+
+def test_what_a_response_carries_is_saved():
+    visit = make_visit(ANONYMOUS)
+    visit.bind("U1", Write.ACT)
+    assert visit.is_mark_unsaved
+
+    visit.save()
+
+    assert (visit.is_unsaved, visit.is_mark_unsaved) == (False, False)
+
+
+def test_a_user_whose_mark_nothing_carries_takes_a_device_of_their_own():
+    visit = make_visit(ANONYMOUS)
+    visit.bind("U1", Write.LATE)
+    login_at = visit.current().login_at
+
+    visitor = visit.leave_unmarked()
+
+    assert visitor.device_id != A
+    assert (visitor.user_id, visitor.login_at) == ("U1", login_at)
+    assert visitor.owner_mark == make_owner_mark(visitor.device_id, "U1")
+    assert not visit.is_mark_unsaved
+
+
+def test_without_a_user_the_device_of_its_own_is_nobodys():
+    visitor = make_visit(ANONYMOUS).leave_unmarked()
+
+    assert (visitor.device_id != A, visitor.user_id, visitor.owner_mark) == (True, None, b"")
+
+
 def test_an_end_leaves_nobody():
     visit = make_visit()
     visit.current()
@@ -434,3 +570,33 @@ def test_time_is_asked_when_it_is_needed():
 )
 def test_reasons_are_ordered(weaker, stronger):
     assert weaker < stronger
+
+
+@pytest.mark.parametrize(
+    ("write", "is_same_device"),
+    [
+        pytest.param(Write.NOTHING, True, id="the-cookie-stays"),
+        pytest.param(Write.PASSIVE, False, id="the-cookie-goes"),
+    ],
+)
+def test_who_is_nobody_for_now_is_the_same_device_afterwards_unless_its_id_is_over(
+    write, is_same_device
+):
+    visit = make_visit(ANONYMOUS)
+    visit.bind("U1", Write.ACT)
+
+    visit.end(write)
+    seen = said(visit)
+    visit.current()
+
+    assert seen == (None, None, write)
+    assert (visit.visitor.device_id == A) is is_same_device
+
+
+def test_an_end_that_must_be_written_is_not_taken_back_by_a_later_one():
+    visit = make_visit(ANONYMOUS)
+    visit.end(Write.ACT)
+
+    visit.end(Write.NOTHING)
+
+    assert visit.write is Write.ACT

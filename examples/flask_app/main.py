@@ -19,6 +19,7 @@ from .. import shop  # noqa: TID252 - the wheel carries this folder under anothe
 app = Flask(__name__)
 app.secret_key = os.environ.get("SESSION_SECRET") or secrets.token_urlsafe(32)
 app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+app.config["MP_ASGI_MOUNT"] = "/_mp"  # serves the banner
 FlaskMixpanel(app)
 
 
@@ -76,11 +77,9 @@ def logout(fields: shop.Fields) -> None:
 @app.post("/consent")
 @act
 def consent(fields: shop.Fields) -> None:
-    """Take the visitor's decision; a user who logged in before it is known from here on."""
+    """Take a decision where the page has buttons of its own instead of the banner."""
     shop.decide(current_tracker.consent, fields)
-    user = session.get("user")
-    if user and current_tracker.consent.state == "granted":
-        current_tracker.identify(user)
+    shop.recognise(current_tracker, session.get("user"))
 
 
 @app.post("/track")
@@ -88,4 +87,5 @@ def consent(fields: shop.Fields) -> None:
 def track(fields: shop.Fields) -> None:
     """Track what the visitor did; without consent this does nothing."""
     event = shop.require(fields, "event")
+    shop.recognise(current_tracker, session.get("user"))
     current_tracker.track(event, shop.event_properties(fields))

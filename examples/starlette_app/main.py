@@ -69,18 +69,16 @@ def logout(request: Request, fields: shop.Fields) -> None:
 
 @act
 def consent(request: Request, fields: shop.Fields) -> None:
-    """Take the visitor's decision; a user who logged in before it is known from here on."""
-    tracker = request.state.mixpanel
-    shop.decide(tracker.consent, fields)
-    user = request.session.get("user")
-    if user and tracker.consent.state == "granted":
-        tracker.identify(user)
+    """Take a decision where the page has buttons of its own instead of the banner."""
+    shop.decide(request.state.mixpanel.consent, fields)
+    shop.recognise(request.state.mixpanel, request.session.get("user"))
 
 
 @act
 def track(request: Request, fields: shop.Fields) -> None:
     """Track what the visitor did; without consent this does nothing."""
     event = shop.require(fields, "event")
+    shop.recognise(request.state.mixpanel, request.session.get("user"))
     request.state.mixpanel.track(event, shop.event_properties(fields))
 
 
@@ -96,6 +94,6 @@ app = Starlette(
         Route("/consent", consent, methods=["POST"]),
         Route("/track", track, methods=["POST"]),
     ],
-    # Outermost, so that it sees the response as it leaves.
-    middleware=[Middleware(MixpanelMiddleware), session],
+    # Outermost, so that it sees the response as it leaves; the banner is served at the mount.
+    middleware=[Middleware(MixpanelMiddleware, mount="/_mp"), session],
 )

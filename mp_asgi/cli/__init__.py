@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mp_asgi._version import __version__
 
-from . import demo, explain, secret
+from . import consent, demo, erase, explain, retrieve, secret
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mp-asgi {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, secret, explain):
+    for command in (demo, secret, explain, consent, erase, retrieve):
         command.add(subparsers)
     args = parser.parse_args(arguments)
     try:

@@ -23,9 +23,9 @@ GUIDE = """
   {shop:<20}{shop_url}
   Mixpanel stand-in   {url}
 
-Open both. In the shop, add something to the cart: nothing arrives. Accept the banner and add again:
-the event arrives with a $device_id. Log in, and it carries your $user_id; log out, and you are new.
-Withdraw at the end of the page, and nothing leaves any more. Ctrl-C ends the demo.
+Open both. In the shop, add something to the cart: nothing arrives. Accept in the banner and add
+again: the event arrives with a $device_id. Log in, and it carries your $user_id; log out, and you
+are new. Refuse under "Privacy settings", and nothing leaves any more. Ctrl-C ends the demo.
 """
 
 Server = Callable[..., AbstractContextManager[Any]]

@@ -8,16 +8,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from mp_asgi.analytics import make_core
-from mp_asgi.core import Handover
-from mp_asgi.errors import SettingsError
+from mp_asgi.analytics import make_core, make_ledger
+from mp_asgi.core import Core, Handover
+from mp_asgi.errors import MixpanelASGIError
+from mp_asgi.events import Act, Link
 from mp_asgi.exchange import Exchange, Phase
 from mp_asgi.settings import Settings
+
+from .heard import Heard, list_signals
 
 _WHAT_IT_MEANS = {
     "granted": "events are sent",
@@ -39,6 +42,7 @@ class Explanation:
     device_id: str | None
     user_id: str | None
     needs_prompt: bool
+    signals: Sequence[Heard]
 
 
 class _Nowhere:
@@ -58,6 +62,12 @@ class _Nowhere:
 
     def warn(self, topic: str, message: str) -> None:
         """Log nothing."""
+
+    def record(self, item: Act | Link) -> None:
+        """Record nothing."""
+
+    def ask(self, key: bytes) -> None:
+        """Ask nobody."""
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -88,13 +98,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(args: argparse.Namespace) -> int:
     """Print the explanation."""
     try:
-        settings = Settings.from_env()
-    except SettingsError as error:
+        explanation = explain(Settings.from_env(), args.url, args.header, args.user)
+    except (MixpanelASGIError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    explanation = explain(settings, args.url, args.header, args.user)
     if args.json:
-        print(json.dumps({name: getattr(explanation, name) for name in explanation.__slots__}))
+        print(json.dumps(asdict(explanation)))
     else:
         print(_render(explanation))
     return 0
@@ -121,6 +130,7 @@ def explain(
     )
     sink = _Nowhere()
     core = make_core(settings, sink, time.time, os.urandom)
+    _learn_account(core, settings, user)
     parts = urlsplit(url)
     if not any(name == b"host" for name, _ in headers):
         headers = [*headers, (b"host", parts.netloc.encode("ascii", "replace"))]
@@ -138,6 +148,7 @@ def explain(
     is_deleted = any(b"; Max-Age=0;" in cookie for cookie in ids)
     known = core.jars.read(head.cookie, is_secure=core.schemes.is_secure(head)).visitor
     visitor, decision = exchange.visitor(), exchange.decision
+    logged_in = user or (known.user_id if known is not None else None)
     is_kept = visitor is not None and known is not None and visitor.device_id == known.device_id
     return Explanation(
         state=decision.state.value,
@@ -149,7 +160,18 @@ def explain(
         device_id=visitor.device_id if visitor is not None and is_kept else None,
         user_id=None if visitor is None else visitor.user_id,
         needs_prompt=decision.needs_prompt,
+        signals=list_signals(core, head, decision, logged_in),
     )
+
+
+def _learn_account(core: Core, settings: Settings, user: str | None) -> None:
+    """Let the ledger's answer about the user count, as a worker would have learned it."""
+    ledger = make_ledger(settings) if user is not None else None
+    if ledger is None or core.accounts is None:
+        return
+    key = core.keys.user_key(user)
+    core.accounts.learn({key: ledger.standings([key]).get(key)})
+    ledger.close()
 
 
 def _render(explanation: Explanation) -> str:
@@ -168,7 +190,23 @@ def _render(explanation: Explanation) -> str:
         ("user ID", explanation.user_id or "none"),
         ("prompt", "ask the visitor" if explanation.needs_prompt else "not needed"),
     ]
-    return "\n".join(f"{name:<10} {value}" for name, value in rows)
+    lines = [f"{name:<10} {value}" for name, value in rows]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "what each signal said, the strongest first",
+            *_render_signals(explanation.signals),
+        ]
+    )
+
+
+def _render_signals(signals: Sequence[Heard]) -> Iterator[str]:
+    width = max(len(heard.source) for heard in signals)
+    for heard in signals:
+        about = ", ".join(filter(None, (heard.at, heard.detail)))
+        mark = ">" if heard.decided else " "
+        yield f"{mark} {heard.source:<{width}}  {heard.said:<10} {about}".rstrip()
 
 
 def _parse_url(text: str) -> str:

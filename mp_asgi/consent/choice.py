@@ -1,22 +1,26 @@
 """Carry a visitor's own choice in the consent cookie. No identifier is inside."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-_SOURCES = {name.encode("ascii"): name for name in ("own", "gpc-override", "unreadable")}
+_SOURCES: Final = frozenset({"own", "gpc-override", "unreadable"})
+_MIRROR: Final = "mirror:"
+_MIRRORED: Final = re.compile(r"mirror:[A-Za-z0-9_-]{1,64}")
 
 
 class Choice(NamedTuple):
-    """What the visitor chose with us (RULES section 2, rule 2).
+    """What the visitor chose (RULES section 2, rule 2).
 
     Attributes:
         is_granted: Grant or denial.
         version: Name of the notice the visitor saw; empty without one.
         at: Seconds since the epoch of the choice.
         revision: Counts the choices of this browser.
-        source: `own`, `gpc-override` (granted in a request that carried GPC) or `unreadable`
-            (a denial that stands in for a cookie we could not read).
+        source: `own`, `gpc-override` (granted in a request that carried GPC), `unreadable`
+            (a denial that stands in for a cookie we could not read) or `mirror:NAME` (what the
+            consent manager of that name said, for when its cookie is missing).
     """
 
     is_granted: bool
@@ -24,6 +28,11 @@ class Choice(NamedTuple):
     at: int
     revision: int
     source: str
+
+    @property
+    def mirrored(self) -> str:
+        """Name of the consent manager that this mirrors; empty for a choice made with us."""
+        return self.source.removeprefix(_MIRROR) if self.source.startswith(_MIRROR) else ""
 
     def render(self) -> bytes:
         """Render the value to sign."""
@@ -34,13 +43,21 @@ class Choice(NamedTuple):
     def parse(cls, value: bytes) -> "Choice | None":
         """Read an unsigned value; None if we did not write it."""
         try:
-            form, state, version, at, revision, source = value.split(b".")
-            if form != b"1" or state not in {b"g", b"d"}:
+            form, state, version, at, revision, source = value.decode("ascii").split(".")
+            if form != "1" or state not in {"g", "d"} or not _is_source(source):
                 return None
-            name = version.decode("ascii")
-            return cls(state == b"g", name, int(at), int(revision), _SOURCES[source])
-        except (ValueError, KeyError):
+            return cls(state == "g", version, int(at), int(revision), source)
+        except ValueError:
             return None
+
+
+def mirror_source(manager: str) -> str:
+    """Answer the source of a choice that mirrors this consent manager's."""
+    return _MIRROR + manager
+
+
+def _is_source(source: str) -> bool:
+    return source in _SOURCES or _MIRRORED.fullmatch(source) is not None
 
 
 @dataclass(frozen=True, slots=True)

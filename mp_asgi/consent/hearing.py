@@ -1,24 +1,46 @@
 """Follow what one request says about consent, and the decision as it stands now."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from mp_asgi.events import UNTOLD, Asked
 from mp_asgi.head import RequestHead
+from mp_asgi.readers import Said
 from mp_asgi.settings import Settings
 
 from .choice import Choice
-from .policy import DISABLED, AppAnswer, ConsentPolicy, Decision, Signals
-from .signals import OwnCookies, Said, has_one, is_cross_site, read_consent_header
+from .policy import DISABLED, NO_ACCOUNT, AccountAnswer, AppAnswer, ConsentPolicy, Decision, Signals
+from .signals import OwnCookies, has_one, is_cross_site, read_consent_header
 
 
 class Hearing:
     """The consent side of one request.
 
+    Args:
+        settings: What is honoured, and whether anything is.
+        policy: The rules.
+        head: The request.
+        cookies: What its cookies say; the rest is added to it.
+        consent_header: Name of the application's header.
+        now: Seconds since the epoch.
+
     Attributes:
         decision: As it stands after everything heard so far.
         is_recorded: A choice was made in this request that the cookie does not hold yet.
+        acted_at: When it was made, seconds since the epoch; 0 without one.
+        asked: How the visitor came to it.
     """
 
-    __slots__ = ("_head", "_policy", "_settings", "_signals", "decision", "is_recorded")
+    __slots__ = (
+        "_head",
+        "_policy",
+        "_settings",
+        "_signals",
+        "acted_at",
+        "asked",
+        "decision",
+        "is_recorded",
+    )
 
     def __init__(
         self,
@@ -26,16 +48,17 @@ class Hearing:
         policy: ConsentPolicy,
         head: RequestHead,
         *,
-        own: OwnCookies,
-        withdrawn_at: float | None = None,
+        cookies: Signals,
         consent_header: bytes,
         now: float,
     ) -> None:
         self._settings = settings
         self._policy = policy
         self._head = head
-        self._signals = Signals(own, withdrawn_at=withdrawn_at)
+        self._signals = cookies
         self.is_recorded = False
+        self.acted_at = 0.0
+        self.asked = UNTOLD
         if not settings.enabled:
             self.decision: Decision = DISABLED
             return
@@ -59,6 +82,11 @@ class Hearing:
         return self._signals.own
 
     @property
+    def signals(self) -> Signals:
+        """Everything heard so far."""
+        return self._signals
+
+    @property
     def act(self) -> Choice | None:
         """The choice made in this request."""
         return self._signals.act
@@ -68,7 +96,7 @@ class Hearing:
         signals = self._signals
         return not signals.has_dnt and (overrides_gpc or not signals.has_gpc)
 
-    def record(self, *, is_granted: bool, now: float) -> None:
+    def record(self, *, is_granted: bool, now: float, asked: Asked = UNTOLD) -> None:
         """Take the visitor's choice. Repeating an answer that still counts records nothing."""
         own = self._signals.own.choice
         before = self._signals.act or own
@@ -84,10 +112,20 @@ class Hearing:
             act = own
         else:
             self.is_recorded = True
+            self.acted_at, self.asked = now, asked
         self._signals.act = act
         self.decision = self._policy.decide(self._signals, now)
 
     def hear_app(self, answer: AppAnswer, now: float) -> None:
         """Take the app's stored answer; a choice made in this request is newer."""
         self._signals.app = answer
+        self.decision = self._policy.decide(self._signals, now)
+
+    def decide_for_device(self, now: float) -> Decision:
+        """Answer what it would come to if no account spoke."""
+        return self._policy.decide(replace(self._signals, account=NO_ACCOUNT), now)
+
+    def hear_account(self, answer: AccountAnswer, now: float) -> None:
+        """Take what the ledger says of the user; a choice made in this request is newer."""
+        self._signals.account = answer
         self.decision = self._policy.decide(self._signals, now)

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable
-from enum import Enum
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from mp_asgi.readers import Said
 
 from .choice import Choice
 
@@ -14,15 +15,6 @@ PURPOSE = b"analytics"
 _PURPOSE = re.compile(rb"[A-Za-z0-9_\-]+")
 _DEFAULT_PORTS = (None, 80, 443)
 _OWN_SITES = frozenset({b"same-origin", b"same-site", b"none"})
-
-
-class Said(Enum):
-    """What one signal says."""
-
-    NOTHING = "nothing"
-    GRANTED = "granted"
-    DENIED = "denied"
-    UNREADABLE = "unreadable"
 
 
 class OwnCookies(NamedTuple):

@@ -21,7 +21,8 @@ class Stats:
         buried: Those that became dead letters.
         retried: How often a message was put back to be sent again.
         dropped: Accepted ones that were given up, by reason: `overflow`, `stopped` (a denial),
-            `unrenderable`, `unstored` (the outbox failed), `shutdown`.
+            `withdrawn` (the ledger says so), `erased`, `unrenderable`, `unstored` (the outbox
+            failed), `shutdown`.
         refused: Those that were never accepted, by reason.
         unpersisted: Visitors whose ID could not be kept.
         cross_site: Acts that a cross-site request attempted.

@@ -142,6 +142,22 @@ class Pump:
         else:
             self._retry(lane, batch, text, now)
 
+    def postpone(self, batch: Batch, now: float) -> None:
+        """Give a batch back of which nobody can say now whether it may leave."""
+        self._lane_of(batch).circuit.back_off(now, self._random())
+        self._counters.count("retried", len(batch.messages))
+        self._release(batch.leased, now)
+
+    def leave_out_denied(self, batch: Batch, allowed: Sequence[bool]) -> Batch | None:
+        """Drop the entries that may not leave. Answer the rest, None if there is none."""
+        pairs = list(zip(batch.leased, allowed, strict=True))
+        denied = [leased.id for leased, is_allowed in pairs if not is_allowed]
+        if not denied:
+            return batch
+        self._counters.count("dropped", self._outbox.ack(denied), "withdrawn")
+        kept = tuple(leased for leased, is_allowed in pairs if is_allowed)
+        return Batch(batch.endpoint, kept) if kept else None
+
     def _seconds_until_due(self, lane: Lane, now: float, *, is_flushing: bool) -> float:
         backlog = self._outbox.backlog(lane.endpoint, now)
         if not backlog.messages:

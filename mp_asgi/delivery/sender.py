@@ -2,10 +2,11 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from mp_asgi.errors import Unavailable
+from mp_asgi.events import Entry
 
 from .outbox.base import Outbox
 from .pump import Batch, Pump, Wait
@@ -28,6 +29,7 @@ class Sender:
             whoever takes it finds neither half done.
         is_flushing: Tells whether batches leave without waiting to fill.
         on_progress: Called whenever a batch was settled.
+        screen: Answers which entries the consent ledger allows to leave; None without one.
     """
 
     def __init__(
@@ -40,14 +42,17 @@ class Sender:
         settling: threading.Lock,
         is_flushing: Callable[[], bool],
         on_progress: Callable[[], None],
+        screen: Callable[[Sequence[Entry]], Sequence[bool]] | None = None,
     ) -> None:
         self.wake = threading.Event()
         self.settling = settling
+        self._sending = threading.Lock()  # held from the ledger's last word to Mixpanel's
         self._pump = pump
         self._outbox = outbox
         self._transport_factory = transport_factory
         self._transport: Transport | None = None
         self._clock = clock
+        self._screen = screen
         self._is_flushing = is_flushing
         self._on_progress = on_progress
         self._has_told = False
@@ -75,14 +80,41 @@ class Sender:
         self._send(step.batch)
         return 0.0
 
+    def fence(self, seconds: float) -> bool:
+        """Wait until no send that has begun before is under way. Return whether that was so.
+
+        Args:
+            seconds: How long to wait at most.
+        """
+        if not self._sending.acquire(timeout=seconds):
+            return False
+        self._sending.release()
+        return True
+
     def _send(self, batch: Batch) -> None:
         try:
-            self._exchange(batch)
+            with self._sending:
+                allowed = self._leave_out_denied(batch)
+                if allowed is not None:
+                    self._exchange(allowed)
         except Exception:
             self._outbox.release([leased.id for leased in batch.leased], self._clock())
             raise
         finally:
             self._on_progress()
+
+    def _leave_out_denied(self, batch: Batch) -> Batch | None:
+        """Ask the ledger last of all: what it denies goes, what it cannot answer waits."""
+        if self._screen is None:
+            return batch
+        try:
+            allowed = self._screen([leased.entry for leased in batch.leased])
+        except Unavailable:
+            with self.settling:
+                self._pump.postpone(batch, self._clock())
+            return None
+        with self.settling:
+            return self._pump.leave_out_denied(batch, allowed)
 
     def _exchange(self, batch: Batch) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Run delivery behind the requests: two daemon threads a process, started when needed.
+"""Run delivery behind the requests: daemon threads, started in each process when needed.
 
 Decides only when threads live and what a flush, a fork and the end of the process mean. What
 leaves when is the pump's matter.
@@ -11,17 +11,19 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from mp_asgi.events import Entry, Stop
+from mp_asgi.errors import Unavailable
+from mp_asgi.events import Act, Entry, Link, Stop
 from mp_asgi.settings import Settings
 
 from .counters import Counters, Stats
 from .outbox.base import DeadLetter, Outbox
 from .pump import Pump
+from .recorder import Recorder
 from .sender import Sender
 from .storer import Intake, Mark, Storer
 from .transport import Transport
@@ -32,18 +34,22 @@ logger = logging.getLogger("mp_asgi.delivery")
 
 
 class _Home(Generic[T]):
-    """What belongs to one process: its intake and its outbox."""
+    """What belongs to one process: its intake, its outbox and its recorder."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, recorder: Recorder | None) -> None:
         self.pid = os.getpid()
         self.intake: Intake[T] = Intake()
         self.outbox = outbox
+        self.recorder = recorder
         self.progress = threading.Condition()
         self.settling = threading.Lock()
         self.flushes = 0
 
     def waiting(self) -> int:
         return self.intake.waiting() + self.outbox.stats().depth
+
+    def unrecorded(self) -> int:
+        return self.recorder.waiting() if self.recorder is not None else 0
 
     def notify(self) -> None:
         with self.progress:
@@ -61,14 +67,20 @@ class _Home(Generic[T]):
 
 
 class _Run:
-    """The two threads between a start and a stop."""
+    """The threads between a start and a stop."""
 
-    def __init__(self, storer: Storer[T], sender: Sender, wake: threading.Event) -> None:
+    def __init__(
+        self,
+        jobs: Mapping[str, Callable[[threading.Event], None]],
+        wakes: Sequence[threading.Event],
+        sender: Sender,
+    ) -> None:
+        self.sender = sender
         self._stopping = threading.Event()
-        self._wakes = (wake, sender.wake)
+        self._wakes = wakes
         self._threads = [
             threading.Thread(target=run, args=(self._stopping,), name=name, daemon=True)
-            for name, run in (("mp-asgi-storer", storer.run), ("mp-asgi-sender", sender.run))
+            for name, run in jobs.items()
         ]
 
     def start(self) -> None:
@@ -93,6 +105,7 @@ class Worker(Generic[T]):
     Args:
         outbox_factory: Makes this process's outbox.
         transport_factory: Makes the transport, in the thread that sends.
+        recorder_factory: Makes what drives this process's ledger; None without one.
         render: Makes entries of an item, in the storing thread. What it leaves out it counts
             itself as `dropped`; if it raises, the whole item is dropped as `unrenderable`.
         counters: Where everything is counted.
@@ -105,6 +118,7 @@ class Worker(Generic[T]):
         *,
         outbox_factory: Callable[[], Outbox],
         transport_factory: Callable[[], Transport],
+        recorder_factory: Callable[[], Recorder] | None = None,
         render: Callable[[T], Sequence[Entry]],
         counters: Counters,
         settings: Settings,
@@ -112,13 +126,14 @@ class Worker(Generic[T]):
     ) -> None:
         self._outbox_factory = outbox_factory
         self._transport_factory = transport_factory
+        self._recorder_factory = recorder_factory
         self._render = render
         self._counters = counters
         self._settings = settings
         self._clock = clock
         self._max_messages = settings.outbox_max_messages
         self._running_pid = 0  # the process whose threads run; 0 when none do
-        self._home: _Home[T] = _Home(outbox_factory())
+        self._home: _Home[T] = self._new_home()
         self._run: _Run | None = None
         # By process: a lock that another thread held at the fork stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
@@ -152,6 +167,18 @@ class Worker(Generic[T]):
         if not intake.wake.is_set():
             intake.wake.set()
 
+    def record(self, item: Act | Link) -> None:
+        """Accept a choice for the ledger. On the request path: never raises, never waits."""
+        if not self._is_running():
+            self._counters.count("unrecorded")
+        elif recorder := self._home.recorder:
+            recorder.record(item)
+
+    def ask(self, key: bytes) -> None:
+        """Look a subject up in the ledger, for a later request. Never raises, never waits."""
+        if self._is_running() and (recorder := self._home.recorder):
+            recorder.ask(key)
+
     def flush(self, timeout: float) -> bool:
         """Send what was submitted before this call, without waiting for batches to fill.
 
@@ -160,6 +187,8 @@ class Worker(Generic[T]):
         """
         deadline = time.monotonic() + timeout
         home = self._here()
+        if not self._settle_records(home):
+            return False
         if not home.waiting() and not home.intake.items:
             with home.settling:
                 return True
@@ -192,16 +221,42 @@ class Worker(Generic[T]):
         """
         deadline = time.monotonic() + timeout
         # Events of requests that end while the server stops arrive after a flush began.
-        while self._here().waiting() and self.flush(deadline - time.monotonic()):
+        while self._is_busy() and self.flush(deadline - time.monotonic()):
             pass
         self._stop(deadline)
-        if waiting := self._here().waiting():
-            logger.warning("Closed with %d messages not delivered yet.", waiting)
+        home = self._here()
+        if self._is_busy():
+            logger.warning(
+                "Closed with %d messages not delivered and %d choices not recorded yet.",
+                home.waiting(),
+                home.unrecorded(),
+            )
             return False
         # Nothing is left that the end of the process could lose.
         atexit.unregister(self._exit_hook)
         self._is_exit_hooked = False
         return True
+
+    def fence(self, timeout: float) -> bool:
+        """Wait until no send of this process that began before is under way.
+
+        Returns:
+            Whether that was so within `timeout` seconds.
+        """
+        run = self._run if self._running_pid == os.getpid() else None
+        return run is None or run.sender.fence(timeout)
+
+    def erase(self, keys: Collection[bytes], at: float) -> int:
+        """Remove what this process holds of before `at` under the keys, dead letters included.
+
+        What was submitted and is not stored yet meets the mark that this leaves.
+
+        Returns:
+            How many messages that waited were removed.
+        """
+        removed = self._here().outbox.erase(keys, at)
+        self._counters.count("dropped", removed, "erased")
+        return removed
 
     def stats(self) -> Stats:
         """Answer what was counted, what waits in the intake included."""
@@ -231,11 +286,17 @@ class Worker(Generic[T]):
             self.flush(self._settings.close_timeout)
         self._is_over = True  # first, so that no submit starts what is stopped
         self._stop(deadline)
-        if lost := home.waiting():
+        lost, unrecorded = home.waiting(), home.unrecorded()
+        if lost or unrecorded:
             self._counters.count("accepted", home.intake.waiting())
             self._counters.count("dropped", lost, "shutdown")
-            self._home = _Home(self._outbox_factory())
-            logger.warning("The process ends with %d messages not delivered.", lost)
+            self._counters.count("unrecorded", unrecorded)
+            self._home = self._new_home()
+            logger.warning(
+                "The process ends with %d messages not delivered and %d choices not recorded.",
+                lost,
+                unrecorded,
+            )
 
     def _start(self) -> bool:
         """Start the threads of this process unless they run. Return whether they do."""
@@ -265,6 +326,7 @@ class Worker(Generic[T]):
             transport_factory=self._transport_factory,
             clock=self._clock,
             settling=home.settling,
+            screen=None if home.recorder is None else home.recorder.screen,
             is_flushing=lambda: home.flushes > 0,
             on_progress=home.notify,
         )
@@ -281,7 +343,16 @@ class Worker(Generic[T]):
             clock=self._clock,
             on_stored=on_stored,
         )
-        return _Run(storer, sender, home.intake.wake)
+        jobs = {"mp-asgi-storer": storer.run, "mp-asgi-sender": sender.run}
+        wakes = [home.intake.wake, sender.wake]
+        if home.recorder is not None:
+            jobs["mp-asgi-recorder"] = home.recorder.run
+            wakes.append(home.recorder.wake)
+        return _Run(jobs, wakes, sender)
+
+    def _new_home(self) -> _Home[T]:
+        make = self._recorder_factory
+        return _Home(self._outbox_factory(), None if make is None else make())
 
     def _stop(self, deadline: float) -> None:
         with self._locks.setdefault(os.getpid(), threading.Lock()):
@@ -289,6 +360,22 @@ class Worker(Generic[T]):
             self._running_pid = 0
         if run is not None:
             run.stop(deadline)
+
+    def _is_busy(self) -> bool:
+        home = self._here()
+        return bool(home.waiting() or home.unrecorded())
+
+    def _settle_records(self, home: _Home[T]) -> bool:
+        if home.recorder is None:
+            return True
+        try:
+            home.recorder.settle()
+        except Unavailable:
+            return False
+        return True
+
+    def _is_running(self) -> bool:
+        return self._running_pid == os.getpid() or self._start()
 
     def _here(self) -> _Home[T]:
         pid = os.getpid()
@@ -306,7 +393,7 @@ class Worker(Generic[T]):
         Registered with `os.register_at_fork`, and called at the first use in another process,
         because some servers fork without the hooks (uWSGI, traps.md section 2.1).
         """
-        self._home = _Home(self._outbox_factory())
+        self._home = self._new_home()
         self._run = None
         self._running_pid = 0
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,16 @@ class Records:
                 self._rejected.append(Rejected(self._number, now, request.path, *refused))
             self._changed.notify_all()
 
+    def remove(self, distinct_ids: Collection[str]) -> None:
+        """Forget the events and profiles of these people, and start another run."""
+        gone = frozenset(distinct_ids)
+        with self._changed:
+            self._accepted = [
+                item for item in self._accepted if find_distinct_id(item.message) not in gone
+            ]
+            self._run += 1
+            self._changed.notify_all()
+
     def clear(self) -> None:
         """Forget everything, and start another run."""
         with self._changed:
@@ -128,3 +138,10 @@ class Records:
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     return is_reached()
             return True
+
+
+def find_distinct_id(message: Mapping[str, Any]) -> str:
+    """Answer whom an event or a profile update is about; empty for a group."""
+    values = message.get("properties") or message
+    names = ("distinct_id", "$user_id", "$device_id", "$distinct_id")  # as Simplified derives it
+    return str(next((values[name] for name in names if values.get(name)), ""))

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .faults import Fault
+from .privacy import DELETIONS, RETRIEVALS
 from .records import Accepted, Received, Rejected
 from .replies import Reply, json_reply, text_reply
 from .wire import WireRequest
@@ -41,6 +42,10 @@ def build_app(standin: "StandIn") -> ASGIApp:
             ("/track", ["GET", "POST"]),
             ("/engage", ["GET", "POST"]),
             ("/groups", ["GET", "POST"]),
+            (DELETIONS, ["POST"]),
+            (DELETIONS + "/{id}", ["GET", "DELETE"]),
+            (RETRIEVALS, ["POST"]),
+            (RETRIEVALS + "/{id}", ["GET"]),
         )
         for slash in ("", "/")
     ]
@@ -48,6 +53,7 @@ def build_app(standin: "StandIn") -> ASGIApp:
         Route("/", partial(_page, PAGE.read_text(encoding="utf-8"))),
         Route("/_mp/{view}", partial(_view, standin), methods=["GET"]),
         Route("/_mp/misbehave", partial(_misbehave, standin), methods=["PUT"]),
+        Route("/_mp/jobs/advance", partial(_advance, standin), methods=["POST"]),
         Route("/_mp/reset", partial(_reset, standin), methods=["POST"]),
     ]
     return _LoopbackOnly(Starlette(routes=routes))
@@ -135,6 +141,8 @@ async def _view(standin: "StandIn", request: Request) -> Response:
             content = standin.groups
         case "requests":
             content = [_request_content(item) for item in standin.requests]
+        case "jobs":
+            content = _jobs(standin)
         case "rejected":
             content = [asdict(item) for item in standin.rejected]
         case "feed":
@@ -147,7 +155,12 @@ async def _view(standin: "StandIn", request: Request) -> Response:
 def _feed(standin: "StandIn", request: Request) -> dict[str, Any]:
     after, run = (_whole_number(request.query_params.get(key, "")) for key in ("after", "run"))
     run, items = standin.records.since(after, run)
-    return {"run": run, "items": [_feed_content(item) for item in items[-FEED_LENGTH:]]}
+    news = [_feed_content(item) for item in items[-FEED_LENGTH:]]
+    return {"run": run, "items": news, "jobs": _jobs(standin)}
+
+
+def _jobs(standin: "StandIn") -> list[dict[str, Any]]:
+    return [job.content() for job in standin.privacy.jobs]
 
 
 def _whole_number(text: str) -> int:
@@ -186,6 +199,11 @@ def _check_order(times: object, order: dict[str, Any]) -> None:
         raise TypeError(order)
     if not 0 <= float(order.get("seconds", 0)) <= 3_600:  # noqa: PLR2004 - an hour
         raise ValueError(order)
+
+
+async def _advance(standin: "StandIn", request: Request) -> Response:
+    standin.privacy.advance()
+    return _respond(json_reply(200, {"ok": True}))
 
 
 async def _reset(standin: "StandIn", request: Request) -> Response:

@@ -1,6 +1,7 @@
 """Be Mixpanel on this machine: answer `/import`, `/track`, `/engage` and `/groups` as it would.
 
-Which message is refused is decided in `judge.py`; the shapes of the replies are in `replies.py`.
+Which message is refused is decided in `judge.py`; the shapes of the replies are in `replies.py`,
+the GDPR API is in `privacy.py`.
 """
 
 import threading
@@ -14,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from . import replies
 from .faults import Fault, Misbehaviour, Orders
 from .judge import JUDGES, Mode, Problem, judge_import
-from .records import Received, Records, Rejected
+from .privacy import ROOT, Privacy
+from .records import Received, Records, Rejected, find_distinct_id
 from .replies import Reply
 from .routes import build_app
 from .wire import Call, TooLargeError, UnreadableError, WireRequest, parse_call
@@ -33,6 +35,10 @@ class StandIn:
         mode: How the project merges IDs, which decides what an event must carry.
         clock: Seconds since the epoch; decides about old and future events.
         max_bytes: Largest request, as sent and uncompressed.
+        oauth_token: The only bearer token that the GDPR API believes; any if empty.
+
+    Attributes:
+        privacy: The GDPR API with its jobs; `advance` and `finish` take them further.
     """
 
     def __init__(
@@ -42,12 +48,14 @@ class StandIn:
         mode: Mode = "simplified",
         clock: Callable[[], float] = time.time,
         max_bytes: int = MAX_REQUEST_BYTES,
+        oauth_token: str = "",
     ) -> None:
         self.token = token
         self.mode: Mode = mode
         self.clock = clock
         self.max_bytes = max_bytes
         self.records = Records()
+        self.privacy = Privacy(token, oauth_token, clock=clock, delete=self.records.remove)
         self._orders = Orders()
         self._lock = threading.Lock()
         self._app = build_app(self)
@@ -73,7 +81,7 @@ class StandIn:
 
     @property
     def requests(self) -> list[Received]:
-        """Every request to the four endpoints, with wire bytes and the status it got."""
+        """Every request to Mixpanel's endpoints, with wire bytes and the status it got."""
         return self.records.requests
 
     @property
@@ -93,6 +101,7 @@ class StandIn:
     def reset(self) -> None:
         """Forget everything that came, and behave."""
         self.behave()
+        self.privacy.clear()
         self.records.clear()
 
     def misbehave(
@@ -150,10 +159,8 @@ class StandIn:
         """Judge one request and keep it. Return the answer, and the fault that changes it."""
         with self._lock:
             order = self._orders.take(request.path)
-        reply, judged = self._judge(request)
-        messages = tuple(message for message, _ in judged)
-        if order is not None and not order.fault.keeps_messages:
-            reply, judged = self._fail(order, request.path), []
+        failing = order if order is not None and not order.fault.keeps_messages else None
+        reply, messages, judged = self._reply_to(request, failing)
         received = Received(
             request.method,
             request.path,
@@ -172,6 +179,20 @@ class StandIn:
         ]
         self.records.add(received, accepted, rejected, now=self.clock())
         return reply, order
+
+    def _reply_to(
+        self, request: WireRequest, failing: Misbehaviour | None
+    ) -> tuple[Reply, tuple[Any, ...], Judged]:
+        """Answer the reply, the messages that came, and those that are judged."""
+        if request.path.startswith(ROOT):
+            if failing is not None:
+                return self._fail(failing, request.path), (), []
+            return self.privacy.answer(request), (), []
+        reply, judged = self._judge(request)
+        messages = tuple(message for message, _ in judged)
+        if failing is not None:
+            return self._fail(failing, request.path), messages, []
+        return reply, messages, judged
 
     def _judge(self, request: WireRequest) -> tuple[Reply, Judged]:
         try:
@@ -270,7 +291,10 @@ def _dedupe_key(event: Mapping[str, Any]) -> tuple[str, ...]:
     properties = event.get("properties") or {}
     if not properties.get("$insert_id"):
         return ()
-    names = ("distinct_id", "$user_id", "$device_id")  # the order in which Simplified derives it
-    distinct_id = next((properties[name] for name in names if properties.get(name)), "")
-    values = (event["event"], properties.get("time"), distinct_id, properties["$insert_id"])
+    values = (
+        event["event"],
+        properties.get("time"),
+        find_distinct_id(event),
+        properties["$insert_id"],
+    )
     return tuple(map(str, values))

@@ -5,6 +5,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -27,6 +28,8 @@ _CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "region": ("us", "eu", "in"),
     "identity": ("simplified", "original"),
     "consent": ("opt-in", "opt-out"),
+    "consent_scope": ("device", "account"),
+    "cookieless": ("off", "daily"),
     "cookie_secure": ("auto", "on", "off"),
     "cookie_samesite": ("Lax", "Strict", "None"),
     "outbox": ("memory",),
@@ -75,6 +78,9 @@ class _Problems:
             self._check_numbers()
             self._check_cookies()
             self._check_proxies()
+            self._check_region()
+            self._check_ledger()
+            self._check_mount()
 
     def _add(self, name: str, remedy: str) -> None:
         item = self.settings.__dataclass_fields__[name]
@@ -84,7 +90,12 @@ class _Problems:
 
     def _has_right_types(self) -> bool:
         for item in fields(self.settings):
-            if remedy := _type_problem(item.default, getattr(self.settings, item.name)):
+            value = getattr(self.settings, item.name)
+            if item.name == "notice":
+                remedy = "" if _is_notice(value) else "Map languages to texts by name."
+            else:
+                remedy = _type_problem(item.default, value)
+            if remedy:
                 self._add(item.name, remedy)
         return not self.found
 
@@ -114,8 +125,11 @@ class _Problems:
                 "MP_ASGI_SECRET_KEYS is not set. Print a key with `mp-asgi secret` and set it to "
                 "the same value in every process."
             )
+        self._check_lengths("MP_ASGI_SECRET_KEYS", keys)
+
+    def _check_lengths(self, variable: str, keys: Sequence[object]) -> None:
         for number, key in enumerate(keys, 1):
-            where = f"MP_ASGI_SECRET_KEYS: key {number} of {len(keys)}"
+            where = f"{variable}: key {number} of {len(keys)}"
             if not isinstance(key, str):
                 self.found.append(f"{where} is not text. Use strings.")
             elif (size := len(key.encode("utf-8", "replace"))) < MIN_KEY_BYTES:
@@ -165,6 +179,58 @@ class _Problems:
                 ipaddress.ip_network(str(proxy), strict=False)
             except ValueError:
                 self._add("trusted_proxies", "Use addresses or networks, as in 10.0.0.0/8, ::1.")
+
+    def _check_region(self) -> None:
+        settings = self.settings
+        for country in settings.opt_out_countries:
+            if not re.fullmatch(r"[A-Z]{2}", str(country)):
+                self._add("opt_out_countries", "Use two-letter codes, as in US,GB.")
+                break
+        for header in settings.country_headers:
+            if not _TOKEN.fullmatch(str(header)):
+                self._add("country_headers", "Use header names.")
+                break
+        if settings.opt_out_countries and settings.policy is not None:
+            self._add("opt_out_countries", "MP_ASGI_POLICY answers for every country; unset one.")
+        if settings.opt_out_countries and not settings.trusted_proxies:
+            self._add(
+                "opt_out_countries",
+                "Only a trusted proxy is believed; set MP_ASGI_TRUSTED_PROXIES, too.",
+            )
+        if settings.cookieless != "off" and settings.policy is None:
+            self._add("cookieless", "Set MP_ASGI_POLICY, too: only it can say `cookieless`.")
+
+    def _check_ledger(self) -> None:
+        settings = self.settings
+        if settings.ledger and not settings.ledger_keys:
+            self.found.append(
+                "MP_ASGI_LEDGER_KEYS is not set. The ledger has keys of its own; print one with "
+                "`mp-asgi secret`."
+            )
+        self._check_lengths("MP_ASGI_LEDGER_KEYS", settings.ledger_keys)
+        if settings.consent_scope == "account" and not settings.ledger:
+            self._add("consent_scope", "Accounts are kept in the ledger; set MP_ASGI_LEDGER, too.")
+
+    def _check_mount(self) -> None:
+        settings = self.settings
+        if settings.mount and not re.fullmatch(r"(/[A-Za-z0-9._~\-]+)+", settings.mount):
+            self._add("mount", "Use a path such as /_mp, without a slash at its end.")
+        if settings.gpc_since:
+            try:
+                date.fromisoformat(settings.gpc_since)
+            except ValueError:
+                self._add("gpc_since", "Use a date, as in 2026-11-01.")
+
+
+def _is_notice(value: object) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, Mapping) and all(
+        isinstance(language, str)
+        and isinstance(texts, Mapping)
+        and all(isinstance(text, str) for item in texts.items() for text in item)
+        for language, texts in value.items()
+    )
 
 
 def _type_problem(default: object, value: object) -> str:

@@ -9,10 +9,20 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, Final, Literal
 
 from mp_asgi.errors import SettingsError
+from mp_asgi.readers import Reader, make_readers, parse_readers
 
 from .checks import find_problems, variable_names
 from .environment import read_variables
-from .parsing import PolicyVersion, parse_bool, parse_callable, parse_int, parse_list, parse_seconds
+from .parsing import (
+    PolicyVersion,
+    parse_bool,
+    parse_callable,
+    parse_codes,
+    parse_int,
+    parse_list,
+    parse_notice,
+    parse_seconds,
+)
 
 HOSTS: Final = {  # Mixpanel docs: privacy/eu-residency, privacy/in-residency
     "us": "https://api.mixpanel.com",
@@ -84,6 +94,13 @@ class Settings:
         variables=("MIXPANEL_SERVICE_ACCOUNT_SECRET",),
         is_secret=True,
     )
+    oauth_token: str = _setting(
+        "",
+        "Personal OAuth token of an owner or admin, for deletions and retrievals (Mixpanel: "
+        "Settings → Data & Privacy). It expires after a year.",
+        variables=("MIXPANEL_OAUTH_TOKEN",),
+        is_secret=True,
+    )
     enabled: bool = _setting(
         True,
         "`0` switches everything off: no cookie is read or written, nothing is sent.",
@@ -117,6 +134,34 @@ class Settings:
         "opt-in",
         "What holds for visitors who have not chosen: `opt-in` or `opt-out`.",
     )
+    policy: Callable[[Any], object] | None = _setting(
+        None,
+        "Callable (or its dotted name) that answers `opt-in`, `opt-out`, `deny`, `minor` or "
+        "`cookieless` for a request's head, instead of `MP_ASGI_CONSENT` (docs/consent.md).",
+        parse_callable,
+    )
+    opt_out_countries: Sequence[str] = _setting(
+        (),
+        "Countries (ISO 3166-1 alpha-2) whose visitors are under `opt-out`, as a trusted proxy "
+        "tells them; all others, and unknown ones, are under `opt-in`.",
+        parse_codes,
+    )
+    country_headers: Sequence[str] = _setting(
+        ("CF-IPCountry", "CloudFront-Viewer-Country", "X-Vercel-IP-Country"),
+        "Headers in which a trusted proxy tells the country.",
+        parse_list,
+    )
+    cookieless: Literal["off", "daily"] = _setting(
+        "off",
+        "`daily`: count visitors who have not chosen by a keyed hash that changes every day, "
+        "where `MP_ASGI_POLICY` answers `cookieless` (docs/consent.md).",
+    )
+    consent_readers: Sequence[object] = _setting(
+        (),
+        "Consent managers whose cookies are read: names such as `onetrust,cookieyes`, with "
+        "options as in `klaro?cookie=my-consent` (docs/consent.md).",
+        parse_readers,
+    )
     consent_from: Callable[[Any], object] | None = _setting(
         None,
         "Callable (or its dotted name) that answers the app's own stored choice for a scope or "
@@ -144,8 +189,40 @@ class Settings:
         "and `$mp_asgi_consent_version`.",
         parse_bool,
     )
+    consent_scope: Literal["device", "account"] = _setting(
+        "device",
+        "Whether a grant while logged in counts for the `device` or for the whole `account`; the "
+        "notice must say so. A denial always goes to both.",
+    )
     honor_gpc: bool = _setting(True, "`Sec-GPC: 1` is a denial.", parse_bool)
     honor_dnt: bool = _setting(False, "`DNT: 1` is a denial.", parse_bool)
+    ledger: str = _setting(
+        "",
+        "Where choices are recorded: `sqlite:///path`, `postgresql://…` or `mysql://…`. Off when "
+        "empty.",
+        is_secret=True,
+    )
+    ledger_keys: Sequence[str] = _setting(
+        (),
+        "Keys of the ledger, oldest first; the last one writes. At least 32 bytes each, and "
+        "never dropped while records name them.",
+        parse_list,
+        is_secret=True,
+    )
+    mount: str = _setting(
+        "",
+        "Path under which the consent endpoints answer, such as `/_mp`. Off when empty.",
+    )
+    notice: Mapping[str, Mapping[str, str]] | None = _setting(
+        None,
+        "JSON file with the banner's texts by language, instead of the built-in ones "
+        "(docs/consent.md).",
+        parse_notice,
+    )
+    gpc_since: str = _setting(
+        "",
+        "Date from which the site honours GPC: served as `/.well-known/gpc.json`. Off when empty.",
+    )
     id_cookie: str = _setting(
         "mp_id", "Name of the ID cookie; `__Host-` is put before it when it may be."
     )
@@ -206,11 +283,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         # Lists are a pleasant way to write what is kept as tuples.
-        for name in ("secret_keys", "trusted_proxies"):
-            value = getattr(self, name)
-            if isinstance(value, (list, tuple)):
-                object.__setattr__(self, name, tuple(value))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(item.default, tuple) and isinstance(value, list):
+                object.__setattr__(self, item.name, tuple(value))
         problems = self._parse_texts()
+        problems.extend(self._make_readers())
         problems.extend(find_problems(self))
         if problems:
             raise SettingsError(problems)
@@ -229,6 +307,19 @@ class Settings:
                 parsed = item.default  # so that nothing else is said about it
             object.__setattr__(self, item.name, parsed)
         return problems
+
+    def _make_readers(self) -> list[str]:
+        """Turn names and callables into readers."""
+        given = self.consent_readers
+        if not isinstance(given, tuple):
+            return []  # its type is a problem that is found with the others
+        try:
+            readers = make_readers(given)
+        except ValueError as error:
+            object.__setattr__(self, "consent_readers", ())
+            return [f"MP_ASGI_CONSENT_READERS (consent_readers): {error}"]
+        object.__setattr__(self, "consent_readers", readers)
+        return []
 
     def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing.override is 3.12
         shown = (f"{item.name}={_shown(item, getattr(self, item.name))}" for item in fields(self))
@@ -290,6 +381,11 @@ class Settings:
             return HOSTS[self.region]
         host = self.api_host.removesuffix("/")
         return host if "://" in host else f"https://{host}"
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """Of the consent managers, from `consent_readers`."""
+        return make_readers(self.consent_readers)
 
     @property
     def policy_version(self) -> PolicyVersion:

@@ -1,10 +1,12 @@
 """Turn the text of variables into values. Each raises ValueError with the remedy as its message."""
 
 import importlib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -26,6 +28,20 @@ def parse_bool(text: str) -> bool:
 def parse_list(text: str) -> tuple[str, ...]:
     """Read a comma list; the items keep their order."""
     return tuple(item.strip() for item in text.split(","))
+
+
+def parse_codes(text: str) -> tuple[str, ...]:
+    """Read a comma list of codes in any case."""
+    return parse_list(text.upper())
+
+
+def parse_notice(text: str) -> Mapping[str, Mapping[str, str]]:
+    """Read the JSON file of this name."""
+    try:
+        parsed: Mapping[str, Mapping[str, str]] = json.loads(Path(text).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Name a readable JSON file ({error}).") from error
+    return parsed
 
 
 def parse_int(text: str) -> int:

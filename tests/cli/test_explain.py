@@ -4,10 +4,11 @@ import time
 
 import pytest
 
-from mp_asgi.analytics import make_core
+from mp_asgi.analytics import make_core, make_ledger
 from mp_asgi.cli import main
 from mp_asgi.cli.explain import _Nowhere
 from mp_asgi.consent.choice import Choice
+from mp_asgi.events import Act, ActState, Subject
 from mp_asgi.identity import mint
 from mp_asgi.settings import Settings
 
@@ -22,6 +23,7 @@ FIELDS = {
     "device_id",
     "user_id",
     "needs_prompt",
+    "signals",
 }
 
 
@@ -54,6 +56,7 @@ def cookies(*, is_granted, is_secure=True):
 
 def test_a_first_visit_is_unknown_and_sends_nothing(explain):
     answer = explain()
+    answer.pop("signals")
 
     assert answer == {
         "state": "unknown",
@@ -155,3 +158,125 @@ def test_a_bad_argument_is_wrong_usage(environ, capsys, arguments):
 
     assert stop.value.code == 2
     assert "error: argument" in capsys.readouterr().err
+
+
+# --- what each signal said ------------------------------------------------------------------------
+
+REFUSED = "klaro=%7B%22mixpanel%22%3Afalse%7D"
+AGREED = (
+    "OptanonConsent=groups=C0002%3A1&interactionCount=1; "
+    "OptanonAlertBoxClosed=2026-11-21T19:30:13.493Z"
+)
+
+
+def said(answer):
+    return {item["source"]: item["said"] for item in answer["signals"]}
+
+
+def decided(answer):
+    return [item["source"] for item in answer["signals"] if item["decided"]]
+
+
+def test_every_signal_is_listed_and_the_one_that_decided_is_marked(environ, explain):
+    environ.setenv("MP_ASGI_CONSENT_READERS", "onetrust,klaro,iab-tcf")
+
+    answer = explain("--header", f"Cookie: {REFUSED}; {AGREED}", "--header", "Sec-GPC: 1")
+
+    assert said(answer) == {
+        "cookie": "nothing",
+        "script": "nothing",
+        "header": "nothing",
+        "cmp:onetrust": "granted",
+        "cmp:klaro": "denied",
+        "cmp:iab-tcf": "nothing",
+        "sec-gpc": "denied",
+        "dnt": "nothing",
+        "policy": "opt-in",
+    }
+    assert decided(answer) == ["cmp:klaro"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "line"),
+    [
+        pytest.param(
+            {"MP_ASGI_CONSENT_READERS": "onetrust"},
+            [f"Cookie: {AGREED}"],
+            (
+                "cmp:onetrust",
+                "granted",
+                "2026-11-21T19:30:13+00:00",
+                "OptanonConsent, OptanonAlertBoxClosed",
+            ),
+            id="a-manager-tells-its-time",
+        ),
+        pytest.param({}, ["DNT: 1"], ("dnt", "nothing", None, "not honoured here"), id="dnt"),
+        pytest.param(
+            {"MP_ASGI_HONOR_DNT": "1"}, ["DNT: 1"], ("dnt", "denied", None, ""), id="honoured-dnt"
+        ),
+        pytest.param(
+            {}, ["Cookie: mp_choice=denied"], ("script", "denied", None, "mp_choice"), id="script"
+        ),
+        pytest.param(
+            {},
+            ["X-MP-Consent: granted"],
+            ("header", "granted", None, "X-MP-Consent"),
+            id="header",
+        ),
+        pytest.param(
+            {}, ["Cookie: __Host-mp_consent=x"], ("cookie", "unreadable", None, ""), id="forged"
+        ),
+    ],
+)
+def test_a_line_tells_what_was_said_and_when(environ, explain, settings, headers, line):
+    for name, value in settings.items():
+        environ.setenv(name, value)
+
+    answer = explain(*(part for header in headers for part in ("--header", header)))
+
+    item = next(item for item in answer["signals"] if item["source"] == line[0])
+    assert (item["source"], item["said"], item["at"], item["detail"]) == line
+
+
+def test_our_own_choice_is_told_with_its_time_and_source(explain):
+    _, header = cookies(is_granted=False)
+
+    item = explain("--header", header)["signals"][0]
+
+    assert (item["source"], item["said"], item["detail"]) == ("cookie", "denied", "own")
+    assert item["at"].endswith("+00:00")
+    assert item["decided"]
+
+
+@pytest.mark.parametrize(
+    ("user", "line"),
+    [
+        pytest.param(["--user", "U1"], ("denied", "own", True), id="who-denied"),
+        pytest.param(["--user", "U2"], ("nothing", "", False), id="who-never-chose"),
+        pytest.param([], ("nothing", "nobody is logged in", False), id="nobody"),
+    ],
+)
+def test_the_account_speaks_for_the_user_who_is_named(environ, explain, tmp_path, user, line):
+    environ.setenv("MP_ASGI_LEDGER", f"sqlite:///{tmp_path / 'ledger.db'}")
+    environ.setenv("MP_ASGI_LEDGER_KEYS", KEY)
+    settings = Settings.from_env()
+    key = make_core(settings, _Nowhere(), time.time, os.urandom).keys.user_key("U1")
+    ledger = make_ledger(settings)
+    ledger.append([Act(key=key, subject=Subject.USER, state=ActState.DENIED, at=time.time())])
+    ledger.close()
+
+    answer = explain(*user)
+
+    item = next(item for item in answer["signals"] if item["source"] == "account")
+    assert (item["said"], item["detail"], item["decided"]) == line
+
+
+def test_people_read_one_line_a_signal(environ, capsys):
+    environ.setenv("MP_ASGI_CONSENT_READERS", "klaro")
+
+    assert main(["explain", "--header", f"Cookie: {REFUSED}"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "what each signal said, the strongest first" in lines
+    assert "> cmp:klaro  denied     klaro" in lines
+    assert "  policy     opt-in" in lines

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mp_asgi.consent.choice import Choice, StoredConsent
+from mp_asgi.consent.choice import Choice, StoredConsent, mirror_source
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,9 @@ from mp_asgi.consent.choice import Choice, StoredConsent
         ),
         pytest.param(
             Choice(False, "", 5, 1, "unreadable"), b"1.d..5.1.unreadable", id="unreadable"
+        ),
+        pytest.param(
+            Choice(True, "", 5, 1, "mirror:iab-tcf"), b"1.g..5.1.mirror:iab-tcf", id="mirror"
         ),
     ],
 )
@@ -30,7 +33,8 @@ def test_a_choice_is_rendered_for_the_cookie_and_read_back(choice, expected):
         version=st.from_regex(r"[A-Za-z0-9_\-]{0,32}", fullmatch=True),
         at=st.integers(0, 2**40),
         revision=st.integers(0, 10**6),
-        source=st.sampled_from(["own", "gpc-override", "unreadable"]),
+        source=st.sampled_from(["own", "gpc-override", "unreadable"])
+        | st.from_regex(r"mirror:[A-Za-z0-9\-]{1,64}", fullmatch=True),
     )
 )
 def test_what_is_rendered_is_read_back(choice):
@@ -51,6 +55,12 @@ def test_what_is_rendered_is_read_back(choice):
         pytest.param(b"1.g..x.1.own", id="time-no-number"),
         pytest.param(b"1.g..5.x.own", id="revision-no-number"),
         pytest.param(b"1.g..5.1.other", id="unknown-source"),
+        pytest.param(b"1.g..5.1.mirror", id="mirror-of-nothing"),
+        pytest.param(b"1.g..5.1.mirror:", id="mirror-without-a-name"),
+        pytest.param(b"1.g..5.1.mirror:a b", id="mirror-of-no-name"),
+        pytest.param(b"1.g..5.1.mirror:a\n", id="mirror-with-a-line-end"),
+        pytest.param(b"1.g..5.1.mirror:" + b"a" * 65, id="mirror-of-a-long-name"),
+        pytest.param(b"1.g..5.1.own:klaro", id="own-with-a-name"),
         pytest.param(b"1.g.." + b"9" * 5_000 + b".1.own", id="time-beyond-python"),
     ],
 )
@@ -67,3 +77,16 @@ def test_reading_garbage_never_raises_and_never_grants(value):
 
 def test_an_apps_stored_answer_needs_no_time():
     assert StoredConsent(True).at is None
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        pytest.param(mirror_source("klaro"), "klaro", id="mirror"),
+        pytest.param("own", "", id="own"),
+        pytest.param("gpc-override", "", id="gpc-override"),
+        pytest.param("unreadable", "", id="unreadable"),
+    ],
+)
+def test_a_mirror_names_its_consent_manager(source, expected):
+    assert Choice(True, "", 5, 1, source).mirrored == expected

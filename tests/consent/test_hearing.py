@@ -2,8 +2,10 @@ import pytest
 
 from mp_asgi.consent.choice import Choice
 from mp_asgi.consent.hearing import Hearing
-from mp_asgi.consent.policy import DISABLED, AppAnswer, Reason
-from mp_asgi.consent.signals import NO_COOKIES, OwnCookies, Said
+from mp_asgi.consent.policy import DISABLED, AccountAnswer, AppAnswer, Reason, Signals
+from mp_asgi.consent.signals import NO_COOKIES, OwnCookies
+from mp_asgi.events import UNTOLD, Asked, Notice
+from mp_asgi.readers import NO_MANAGERS, Heard, ManagersSaid, Reading, Said
 from tests.support import NOW, make_core
 
 GRANT = Choice(True, "", int(NOW) - 100, 3, "own")
@@ -13,14 +15,18 @@ EXPIRED = Choice(True, "", int(NOW) - 181 * 86_400, 3, "own")
 GPC, DNT = (b"sec-gpc", b"1"), (b"dnt", b"1")
 
 
-def hear(*headers, choice=None, own=None, **settings):
+def manager(said):
+    return ManagersSaid((Heard("klaro", Reading(said), ("klaro",), ()),))
+
+
+def hear(*headers, choice=None, own=None, managers=NO_MANAGERS, **settings):
     core = make_core(**settings)
     own = own or (NO_COOKIES if choice is None else OwnCookies(choice))
     return Hearing(
         core.settings,
         core.policy,
         core.heads.read_asgi(NOW, "https", None, list(headers)),
-        own=own,
+        cookies=Signals(own, managers=managers, default=core.defaults.constant),
         consent_header=core.heads.consent_header,
         now=NOW,
     )
@@ -109,6 +115,22 @@ def test_our_cookies_are_heard():
 
     assert hearing.decision.reason is Reason.COOKIE_GRANTED
     assert hearing.own == OwnCookies(GRANT)
+
+
+@pytest.mark.parametrize(
+    ("said", "headers", "reason"),
+    [
+        pytest.param(Said.GRANTED, [], Reason.MANAGER_GRANTED, id="grant"),
+        pytest.param(Said.DENIED, [], Reason.MANAGER_DENIED, id="denial"),
+        pytest.param(Said.GRANTED, [GPC], Reason.GPC, id="grant-under-gpc"),
+        pytest.param(Said.DENIED, [header(b"granted")], Reason.MANAGER_DENIED, id="header-grants"),
+    ],
+)
+def test_consent_managers_are_heard_beside_the_headers(said, headers, reason):
+    hearing = hear(*headers, managers=manager(said))
+
+    assert hearing.decision.reason is reason
+    assert hearing.signals.managers.said is said
 
 
 @pytest.mark.parametrize(
@@ -227,6 +249,43 @@ def test_repeating_an_answer_records_nothing(is_granted, headers, choice):
     assert not hearing.is_recorded
 
 
+@pytest.mark.parametrize("said", [Said.DENIED, Said.UNREADABLE], ids=["denial", "unreadable"])
+def test_a_choice_made_in_this_request_is_newer_than_a_managers(said):
+    hearing = hear(managers=manager(said))
+
+    hearing.record(is_granted=True, now=NOW)
+
+    assert hearing.decision.reason is Reason.GRANTED_NOW
+
+
+def test_a_grant_that_repeats_a_mirror_is_a_choice_made_with_us():
+    hearing = hear(choice=GRANT._replace(source="mirror:klaro"))
+
+    hearing.record(is_granted=True, now=NOW)
+
+    assert (hearing.is_recorded, hearing.act.source) == (True, "own")
+
+
+ASKED = Asked(Notice("en", "May we count you?"))
+
+
+def test_when_a_choice_was_made_and_what_was_asked_are_kept():
+    hearing = hear()
+    assert (hearing.acted_at, hearing.asked) == (0.0, UNTOLD)
+
+    hearing.record(is_granted=True, now=NOW + 0.9, asked=ASKED)
+
+    assert (hearing.acted_at, hearing.asked) == (NOW + 0.9, ASKED)
+
+
+def test_a_repeated_answer_has_no_time_and_no_question_of_its_own():
+    hearing = hear(choice=GRANT)
+
+    hearing.record(is_granted=True, now=NOW, asked=ASKED)
+
+    assert (hearing.acted_at, hearing.asked) == (0.0, UNTOLD)
+
+
 def test_the_notices_version_is_recorded():
     hearing = hear(consent_version="v1@2026-01-01")
 
@@ -276,5 +335,44 @@ def test_a_choice_made_in_this_request_is_newer_than_the_apps():
     hearing.record(is_granted=True, now=NOW)
 
     hearing.hear_app(AppAnswer(Said.DENIED), NOW)
+
+    assert hearing.decision.reason is Reason.GRANTED_NOW
+
+
+# --- the account ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "answer", "reason"),
+    [
+        pytest.param(None, AccountAnswer(Said.GRANTED), Reason.ACCOUNT_GRANTED, id="grant"),
+        pytest.param(None, AccountAnswer(Said.DENIED), Reason.ACCOUNT_DENIED, id="denial"),
+        pytest.param(None, AccountAnswer(), Reason.NO_CHOICE, id="nothing"),
+        pytest.param(GRANT, AccountAnswer(Said.DENIED), Reason.ACCOUNT_DENIED, id="denial-beats"),
+        pytest.param(DENIAL, AccountAnswer(Said.GRANTED), Reason.COOKIE_DENIED, id="own-denial"),
+    ],
+)
+def test_the_accounts_answer_is_heard(choice, answer, reason):
+    hearing = hear(choice=choice)
+
+    hearing.hear_account(answer, NOW)
+
+    assert hearing.decision.reason is reason
+
+
+def test_an_account_that_is_left_says_nothing_any_more():
+    hearing = hear(choice=GRANT)
+    hearing.hear_account(AccountAnswer(Said.DENIED), NOW)
+
+    hearing.hear_account(AccountAnswer(), NOW)
+
+    assert hearing.decision.reason is Reason.COOKIE_GRANTED
+
+
+def test_a_choice_made_in_this_request_is_newer_than_the_accounts():
+    hearing = hear()
+    hearing.record(is_granted=True, now=NOW)
+
+    hearing.hear_account(AccountAnswer(Said.DENIED), NOW)
 
     assert hearing.decision.reason is Reason.GRANTED_NOW

@@ -1,7 +1,8 @@
 import pytest
 
-from mp_asgi.consent.signals import MAX_HEADER_BYTES, Said, has_one, is_cross_site
+from mp_asgi.consent.signals import MAX_HEADER_BYTES, has_one, is_cross_site
 from mp_asgi.consent.signals import read_consent_header as read
+from mp_asgi.readers import Said
 
 NOTHING, GRANTED, DENIED, UNREADABLE = Said.NOTHING, Said.GRANTED, Said.DENIED, Said.UNREADABLE
 

@@ -535,3 +535,89 @@ def test_a_lease_that_finds_nothing_lets_the_others_go():
 
     assert isinstance(step, Send)
     assert step.batch.endpoint is PEOPLE
+
+
+# --- the ledger's word ----------------------------------------------------------------------------
+
+
+def test_what_nobody_can_judge_now_goes_back_and_rests():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("b"))
+
+    bench.pump.postpone(bench.send(), NOW)
+
+    assert bench.wait() == 1
+    bench.now += 1
+    assert names(bench.send()) == ["a", "b"]
+    assert bench.counters.snapshot().retried == 2
+
+
+def test_what_nobody_can_judge_waits_whatever_its_age():
+    bench = Bench(retry_budget=3600.0)
+    bench.put(make_entry("old", at=NOW - 7200))
+
+    bench.pump.postpone(bench.send(), NOW)
+
+    assert (bench.outbox.stats().depth, bench.dead()) == (1, [])
+
+
+def test_each_time_that_nobody_can_judge_doubles_the_rest():
+    bench = Bench()
+    bench.put(make_entry("a"))
+    pauses = []
+
+    for _ in range(3):
+        bench.pump.postpone(bench.send(), bench.now)
+        pauses.append(bench.wait())
+        bench.now += pauses[-1]
+
+    assert pauses == [1, 2, 4]
+
+
+def test_a_denied_entry_goes_and_the_rest_of_the_batch_stays_in_order():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("b", "b2"), make_entry("c"))
+
+    batch = bench.pump.leave_out_denied(bench.send(), [True, False, True])
+
+    assert names(batch) == ["a", "c"]
+    assert batch.endpoint is Endpoint.EVENTS
+    assert bench.counters.snapshot().dropped == {"withdrawn": 2}
+    assert bench.outbox.stats().depth == 2
+
+
+def test_a_batch_without_a_denied_entry_is_the_same():
+    bench = Bench()
+    bench.put(make_entry("a"))
+    batch = bench.send()
+
+    assert bench.pump.leave_out_denied(batch, [True]) is batch
+    assert bench.counters.snapshot().dropped == {}
+
+
+def test_a_batch_that_is_all_denied_is_none():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("b"))
+
+    assert bench.pump.leave_out_denied(bench.send(), [False, False]) is None
+    assert bench.counters.snapshot().dropped == {"withdrawn": 2}
+
+
+def test_a_denied_entry_that_was_forgotten_meanwhile_is_counted_once():
+    bench = Bench()
+    bench.put(make_entry("a"))
+    batch = bench.send()
+    bench.outbox.forget([b"device"], NOW)
+
+    bench.pump.leave_out_denied(batch, [False])
+
+    assert bench.counters.snapshot().dropped == {}
+
+
+def test_an_answer_for_fewer_entries_lets_nothing_leave():
+    bench = Bench()
+    bench.put(make_entry("a"), make_entry("b"))
+    batch = bench.send()
+
+    with pytest.raises(ValueError, match="shorter"):
+        bench.pump.leave_out_denied(batch, [True])

@@ -24,7 +24,9 @@ class Stubborn(MemoryOutbox):
 
 
 class Bench:
-    def __init__(self, transport: RecordingTransport | Exception | None = None) -> None:
+    def __init__(
+        self, transport: RecordingTransport | Exception | None = None, screen=None
+    ) -> None:
         settings = make_settings()
         self.outbox = Stubborn(settings)
         self.counters = Counters()
@@ -41,6 +43,7 @@ class Bench:
             clock=self.clock,
             is_flushing=lambda: True,
             on_progress=self.on_progress,
+            screen=screen,
         )
 
     def make(self) -> RecordingTransport:
@@ -154,3 +157,155 @@ def test_a_thread_that_sent_nothing_has_nothing_to_close():
     bench.sender.run(stopping)
 
     assert bench.made == 0
+
+
+# --- the ledger's word ----------------------------------------------------------------------------
+
+
+def deny(*names):
+    """Be a ledger that denies what bears these names."""
+    return lambda entries: [entry.messages[0].name not in names for entry in entries]
+
+
+def test_what_the_ledger_denies_is_left_out_and_counted_and_the_rest_is_sent():
+    bench = Bench(screen=deny("b", "d"))
+    bench.put("a", "b", "c", "d")
+
+    assert bench.sender.step() == 0
+
+    assert [message["event"] for message in bench.transport.messages] == ["a", "c"]
+    stats = bench.counters.snapshot()
+    assert (stats.delivered, stats.dropped) == (2, {"withdrawn": 2})
+    assert (bench.outbox.stats().depth, bench.progress) == (0, 1)
+
+
+def test_a_batch_that_is_denied_as_a_whole_opens_no_connection():
+    bench = Bench(screen=deny("a"))
+    bench.put("a")
+
+    bench.sender.step()
+
+    assert bench.made == 0
+    assert bench.counters.snapshot().dropped == {"withdrawn": 1}
+    assert bench.progress == 1
+
+
+def test_while_the_ledger_gives_no_answer_nothing_leaves_and_nothing_is_lost():
+    answers = [Unavailable("the consent ledger failed", is_sent=False), [True, True]]
+
+    def screen(_):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    bench = Bench(screen=screen)
+    bench.put("a")
+    bench.put("add", is_repeatable=True)
+
+    bench.sender.step()
+    sent_meanwhile = list(bench.transport.messages)
+    pause = bench.sender.step()
+    bench.clock.advance(pause)
+    bench.sender.step()
+
+    assert (sent_meanwhile, pause) == ([], 1)
+    assert [message["event"] for message in bench.transport.messages] == ["a", "add"]
+    stats = bench.counters.snapshot()
+    assert (stats.delivered, stats.retried, stats.buried) == (2, 2, 0)
+
+
+def test_a_screen_that_fails_in_another_way_gives_the_batch_back():
+    def fail(_):
+        raise KeyError("a bug")
+
+    bench = Bench(screen=fail)
+    bench.put("a")
+
+    with pytest.raises(KeyError, match="a bug"):
+        bench.sender.step()
+
+    assert (bench.outbox.stats().depth, bench.transport.messages) == (1, [])
+    assert bench.outbox.backlog(Endpoint.EVENTS, NOW).messages == 1
+
+
+def test_a_denial_that_could_not_be_stored_is_asked_for_again():
+    bench = Bench(screen=deny("a"))
+    bench.put("a")
+    bench.outbox.failures = 1
+
+    with pytest.raises(OSError, match="secret"):
+        bench.sender.step()
+    bench.sender.step()
+
+    assert bench.transport.messages == []
+    assert bench.counters.snapshot().dropped == {"withdrawn": 1}
+
+
+def start_step(bench: Bench) -> threading.Thread:
+    thread = threading.Thread(target=bench.sender.step, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_fence_stands_at_once_while_nothing_is_sent():
+    assert Bench().sender.fence(0)
+
+
+def test_a_fence_waits_for_the_send_that_began_before():
+    gate = threading.Event()
+    bench = Bench(RecordingTransport(gate=gate))
+    bench.put("a")
+    thread = start_step(bench)
+    assert bench.transport.is_sending.wait(TIMEOUT)
+
+    assert not bench.sender.fence(0)
+
+    gate.set()
+    assert bench.sender.fence(TIMEOUT)
+    thread.join(TIMEOUT)
+    assert bench.counters.snapshot().delivered == 1
+
+
+def test_a_fence_waits_for_who_was_let_through_already():
+    asked, may_answer = threading.Event(), threading.Event()
+    bench = Bench()
+    bench.put("a")
+
+    def allow(entries):
+        asked.set()
+        assert may_answer.wait(TIMEOUT)
+        return [True] * len(entries)
+
+    bench.sender._screen = allow
+    thread = start_step(bench)
+    assert asked.wait(TIMEOUT)
+
+    assert not bench.sender.fence(0)
+
+    may_answer.set()
+    assert bench.sender.fence(TIMEOUT)
+    thread.join(TIMEOUT)
+    assert bench.counters.snapshot().delivered == 1
+
+
+def test_a_fence_does_not_hold_what_comes_after_it():
+    bench = Bench()
+    bench.put("a")
+    bench.sender.fence(0)
+
+    thread = start_step(bench)
+    thread.join(TIMEOUT)
+
+    assert bench.counters.snapshot().delivered == 1
+
+
+def test_a_send_that_failed_holds_no_fence():
+    bench = Bench()
+    bench.put("a")
+    bench.outbox.failures = 1
+
+    with pytest.raises(OSError, match="secret"):
+        bench.sender.step()
+
+    assert bench.sender.fence(0)

@@ -15,18 +15,34 @@ import pytest
 from mp_asgi.delivery import worker as worker_module
 from mp_asgi.delivery.counters import Counters, Stats
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
+from mp_asgi.delivery.recorder import Answers, Recorder
+from mp_asgi.delivery.storer import Mark
 from mp_asgi.delivery.transport import Reply
 from mp_asgi.delivery.worker import Worker
 from mp_asgi.errors import Unavailable
-from mp_asgi.events import Endpoint, Entry, Stop
-from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, make_entry, make_settings
+from mp_asgi.events import ActState, Endpoint, Entry, Stop
+from tests.support import (
+    NOW,
+    TIMEOUT,
+    FakeClock,
+    MemoryLedger,
+    RecordingTransport,
+    make_act,
+    make_entry,
+    make_settings,
+)
 
 Item = Sequence[Entry]
+DENIED = make_act(ActState.DENIED)
 
 
 class Bench:
-    def __init__(self, transport: RecordingTransport, **settings: Any) -> None:
+    def __init__(
+        self, transport: RecordingTransport, ledger: MemoryLedger | None = None, **settings: Any
+    ) -> None:
         self.transport = transport
+        self.ledger = ledger
+        self.answers: list[Answers] = []
         self.clock = FakeClock()
         self.counters = Counters()
         self.rendering = threading.Event()
@@ -36,10 +52,21 @@ class Bench:
         self.worker: Worker[Item] = Worker(
             outbox_factory=lambda: MemoryOutbox(self.settings),
             transport_factory=lambda: self.transport,
+            recorder_factory=None if ledger is None else self.make_recorder,
             render=self.render,
             counters=self.counters,
             settings=self.settings,
             clock=self.clock,
+        )
+
+    def make_recorder(self) -> Recorder:
+        return Recorder(
+            ledger=self.ledger,
+            counters=self.counters,
+            clock=self.clock,
+            random=lambda: 0.5,
+            on_answers=self.answers.append,
+            learning=threading.Lock(),
         )
 
     def render(self, item: Item) -> Item:
@@ -67,8 +94,12 @@ def start() -> Iterator[Callable[..., Bench]]:
     """Make benches whose threads end with the test."""
     benches: list[Bench] = []
 
-    def make(transport: RecordingTransport | None = None, **settings: Any) -> Bench:
-        benches.append(Bench(transport or RecordingTransport(), **settings))
+    def make(
+        transport: RecordingTransport | None = None,
+        ledger: MemoryLedger | None = None,
+        **settings: Any,
+    ) -> Bench:
+        benches.append(Bench(transport or RecordingTransport(), ledger, **settings))
         return benches[-1]
 
     yield make
@@ -266,7 +297,9 @@ def test_close_keeps_what_it_cannot_deliver_and_says_how_much(start, caplog):
     bench.submit("a", "b")
 
     assert not bench.worker.close(0.05)
-    assert caplog.messages == ["Closed with 2 messages not delivered yet."]
+    assert caplog.messages == [
+        "Closed with 2 messages not delivered and 0 choices not recorded yet."
+    ]
     assert bench.stats().waiting == 2
     gate.set()
     assert bench.worker.flush(TIMEOUT)
@@ -333,7 +366,9 @@ def test_the_exit_counts_what_it_cannot_deliver_in_one_line(start, caplog):
     bench.submit("c")
     gate.set()
 
-    assert caplog.messages == ["The process ends with 2 messages not delivered."]
+    assert caplog.messages == [
+        "The process ends with 2 messages not delivered and 0 choices not recorded."
+    ]
     assert bench.stats().dropped == {"shutdown": 3}
     assert bench.worker.flush(0)
 
@@ -520,3 +555,341 @@ def test_another_process_without_fork_hooks_is_noticed(start, monkeypatch):
 
     assert bench.worker._home is not parent
     assert bench.stats() == Stats()
+
+
+# --- with a ledger --------------------------------------------------------------------------------
+
+
+def failing() -> MemoryLedger:
+    ledger = MemoryLedger()
+    ledger.error = OSError("secret")
+    return ledger
+
+
+def unrecorded(bench: Bench) -> int:
+    return bench.stats().other.get("unrecorded", 0)
+
+
+def test_a_choice_is_recorded_without_an_event_and_without_a_flush(start):
+    class Telling(MemoryLedger):
+        is_told = threading.Event()
+
+        def append(self, items):
+            super().append(items)
+            self.is_told.set()
+
+    ledger = Telling()
+    bench = start(ledger=ledger)
+
+    bench.worker.record(DENIED)
+
+    assert ledger.is_told.wait(TIMEOUT)
+    assert ledger.items == [DENIED]
+
+
+def test_a_flush_records_what_was_chosen_before_it(start):
+    bench = start(ledger=MemoryLedger())
+
+    bench.worker.record(DENIED)
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.ledger.items == [DENIED]
+
+
+def test_a_question_is_answered_from_the_ledger(start):
+    told = threading.Event()
+    bench = start(ledger=MemoryLedger())
+    bench.ledger.append([DENIED])
+    bench.worker._home.recorder._on_answers = lambda answers: (
+        bench.answers.append(answers),
+        told.set(),
+    )
+
+    bench.worker.ask(b"user")
+
+    assert told.wait(TIMEOUT)
+    assert bench.answers == [{b"user": DENIED.standing()}]
+
+
+def test_what_was_denied_elsewhere_never_leaves_and_is_counted(start):
+    bench = start(ledger=MemoryLedger(), flush_interval=3600.0)
+    bench.submit("denied", "too", user=b"user")
+    bench.submit("allowed", user=b"other")
+    bench.ledger.append([DENIED])
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["allowed"]
+    assert bench.stats().dropped == {"withdrawn": 2}
+
+
+def test_a_choice_made_here_is_recorded_before_what_waits_is_judged(start):
+    bench = start(ledger=MemoryLedger(), batch_size=2, flush_interval=3600.0)
+    bench.worker.record(DENIED)
+
+    bench.submit("denied", "too", user=b"user")
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == []
+    assert bench.stats().dropped == {"withdrawn": 2}
+
+
+def test_without_the_ledgers_answer_a_flush_fails_and_sends_nothing(start):
+    bench = start(ledger=failing())
+    bench.worker.record(DENIED)
+    bench.submit("a")
+
+    is_flushed = bench.worker.flush(TIMEOUT)
+    waiting = bench.stats().waiting
+    bench.ledger.error = None
+    bench.clock.advance(60)
+
+    assert (is_flushed, waiting) == (False, 1)
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["a"]
+    assert bench.ledger.items == [DENIED]
+
+
+def test_close_keeps_what_it_cannot_record_and_says_how_much(start, caplog):
+    bench = start(ledger=failing())
+    bench.worker.record(DENIED)
+    bench.submit("a")
+
+    assert not bench.worker.close(TIMEOUT)
+    assert caplog.messages[-1] == (
+        "Closed with 1 messages not delivered and 1 choices not recorded yet."
+    )
+    bench.ledger.error = None
+    bench.clock.advance(60)
+    assert bench.worker.flush(TIMEOUT)
+    assert (bench.ledger.items, bench.sent()) == ([DENIED], ["a"])
+
+
+def test_close_says_so_too_if_only_a_choice_is_left(start, caplog):
+    bench = start(ledger=failing())
+    bench.worker.record(DENIED)
+
+    assert not bench.worker.close(TIMEOUT)
+    assert caplog.messages[-1] == (
+        "Closed with 0 messages not delivered and 1 choices not recorded yet."
+    )
+
+
+def test_the_exit_says_so_too_if_only_a_choice_is_left(start, caplog):
+    bench = start(ledger=failing())
+    bench.worker.record(DENIED)
+
+    bench.worker._exit_hook()
+
+    assert caplog.messages[-1] == (
+        "The process ends with 0 messages not delivered and 1 choices not recorded."
+    )
+    assert unrecorded(bench) == 1
+
+
+def test_close_records_although_nothing_waits_to_be_sent(start):
+    before = threads()
+    bench = start(ledger=MemoryLedger())
+    bench.worker.record(DENIED)
+
+    assert bench.worker.close(TIMEOUT)
+    assert bench.ledger.items == [DENIED]
+    assert bench.ledger.calls[-1] == "close"
+    assert threads() <= before
+
+
+def test_what_a_close_could_not_record_is_recorded_after_the_next_start(start):
+    bench = start(ledger=failing())
+    bench.worker.record(DENIED)
+    bench.worker.close(TIMEOUT)
+    bench.ledger.error = None
+    bench.clock.advance(60)
+
+    bench.worker.ask(b"other")
+
+    for _ in range(int(TIMEOUT * 1_000)):
+        if bench.answers and bench.ledger.items:
+            break
+        threading.Event().wait(0.001)
+    assert bench.ledger.items == [DENIED]
+
+
+def test_the_exit_records_what_it_can(start, caplog):
+    bench = start(ledger=MemoryLedger())
+    bench.worker.record(DENIED)
+
+    bench.worker._exit_hook()
+
+    assert bench.ledger.items == [DENIED]
+    assert (unrecorded(bench), caplog.messages) == (0, [])
+
+
+def test_the_exit_counts_what_it_cannot_record_in_one_line(start, caplog):
+    bench = start(ledger=failing())
+    bench.worker.record(DENIED)
+    bench.submit("a")
+
+    bench.worker._exit_hook()
+    bench.worker.record(DENIED)
+    bench.worker.ask(b"user")
+
+    assert caplog.messages[-1] == (
+        "The process ends with 1 messages not delivered and 1 choices not recorded."
+    )
+    assert bench.stats().dropped == {"shutdown": 1}
+    assert unrecorded(bench) == 2
+
+
+def test_a_lookup_that_can_start_no_thread_is_no_lost_choice(start):
+    bench = start(ledger=MemoryLedger())
+    bench.worker._is_over = True
+
+    bench.worker.ask(b"user")
+
+    assert unrecorded(bench) == 0
+
+
+def test_without_a_ledger_there_is_no_thread_for_one(start):
+    before = threads()
+    bench = start()
+
+    bench.submit("a")
+
+    assert {thread.name for thread in threads() - before} == {"mp-asgi-storer", "mp-asgi-sender"}
+
+
+def test_without_a_ledger_a_choice_is_nobodys(start):
+    bench = start()
+
+    bench.worker.record(DENIED)
+    bench.worker.ask(b"user")
+
+    assert unrecorded(bench) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize("has_hook", [True, False], ids=["at-fork-hook", "pid-check-only"])
+def test_a_forked_child_leaves_the_choices_of_its_parent_to_the_parent(
+    start, has_hook, monkeypatch
+):
+    if not has_hook:
+        monkeypatch.delattr(os, "register_at_fork")
+    bench = start(ledger=failing())
+    bench.worker.record(DENIED)
+    assert not bench.worker.flush(TIMEOUT)
+
+    def tell() -> str:
+        bench.ledger.error = None
+        bench.clock.advance(60)
+        own = make_act(ActState.GRANTED, NOW + 1)
+        bench.worker.record(own)
+        return f"{bench.worker.flush(TIMEOUT)} {bench.ledger.items == [own]}"
+
+    # Held by a thread that does not live in the child.
+    with bench.worker._home.recorder._appending:
+        story = in_child(tell)
+    bench.ledger.error = None
+    bench.clock.advance(60)
+
+    assert story == "True True"
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.ledger.items == [DENIED]
+
+
+def store(bench: Bench) -> None:
+    """Wait until everything that was submitted before is in the outbox."""
+    mark = Mark()
+    bench.worker.submit(mark)
+    assert mark.wait(TIMEOUT)
+
+
+def test_an_erase_removes_what_waits_and_what_is_under_way(start):
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate), batch_size=1)
+    bench.submit("sending")
+    assert bench.transport.is_sending.wait(TIMEOUT)
+    bench.submit("waiting", user=b"user")
+    bench.submit("other", device=b"other")
+    store(bench)
+
+    removed = bench.worker.erase([b"device"], NOW)
+    gate.set()
+
+    assert removed == 2
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["sending", "other"]
+    assert bench.stats().dropped == {"erased": 2}
+
+
+def test_an_erase_reaches_what_is_not_stored_yet(start):
+    bench = start()
+    bench.may_render.clear()
+    bench.submit("rendering")
+    assert bench.rendering.wait(TIMEOUT)
+    bench.submit("submitted")
+
+    assert bench.worker.erase([b"device"], NOW) == 0
+    bench.may_render.set()
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == []
+    assert bench.stats().dropped == {"stopped": 2}
+
+
+def test_an_erase_removes_dead_letters(start):
+    bench = start(RecordingTransport([Reply(400, b"no")] * 2), batch_size=1)
+    bench.submit("a")
+    bench.submit("b", device=b"other")
+    assert bench.worker.flush(TIMEOUT)
+
+    assert bench.worker.erase([b"device"], NOW) == 0
+
+    assert [letter.message.name for letter in bench.worker.dead()] == ["b"]
+    assert bench.stats().buried == 2
+
+
+def test_an_erase_is_no_reason_to_start_threads(start):
+    before = threads()
+
+    assert start().worker.erase([b"device"], NOW) == 0
+
+    assert threads() <= before
+
+
+def test_who_was_erased_may_come_back_later(start):
+    bench = start()
+    bench.worker.erase([b"device"], NOW)
+    bench.submit("before")
+    bench.submit("after", at=NOW + 1)
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["after"]
+
+
+def test_a_fence_stands_at_once_where_nothing_was_ever_sent(start):
+    assert start().worker.fence(0)
+
+
+def test_a_fence_waits_for_the_send_that_is_under_way(start):
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate), batch_size=1)
+    bench.submit("a")
+    assert bench.transport.is_sending.wait(TIMEOUT)
+
+    assert not bench.worker.fence(0)
+
+    gate.set()
+    assert bench.worker.fence(TIMEOUT)
+
+
+def test_a_fence_of_a_child_does_not_wait_for_its_parents_send(start, monkeypatch):
+    gate = threading.Event()
+    bench = start(RecordingTransport(gate=gate), batch_size=1)
+    bench.submit("a")
+    assert bench.transport.is_sending.wait(TIMEOUT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        is_free = bench.worker.fence(0)
+    gate.set()
+
+    assert is_free

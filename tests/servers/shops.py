@@ -40,17 +40,21 @@ class Shop:
         """Answer the properties of the visitor's events, once whatever was sent has come."""
         # Another visitor's event, sent later, comes behind everything that was sent before it.
         name = f"Barrier {uuid4()}"
-        with httpx.Client(base_url=self.url, timeout=10) as other:
-            other.post("/consent", json={"decision": "grant"}).raise_for_status()
-            other.post("/track", json={"event": name}).raise_for_status()
+        track_as_another_visitor(self.url, name)
         self.standin.wait_for(lambda standin: name in [e["event"] for e in standin.events])
         events = self.standin.events
         assert {e["event"].partition(" ")[0] for e in events} <= {"Barrier", "Added"}
         return [event["properties"] for event in events if event["event"] == ADDED]
 
 
+def track_as_another_visitor(url: str, name: str) -> None:
+    with httpx.Client(base_url=url, timeout=10) as other:
+        other.post("/consent", json={"decision": "grant"}).raise_for_status()
+        other.post("/track", json={"event": name}).raise_for_status()
+
+
 @contextmanager
-def run_shop(command: list[str], api_host: str) -> Iterator[str]:
+def run_shop(command: list[str], api_host: str, **variables: str) -> Iterator[str]:
     # The socket listens before the server is there: connections wait instead of failing.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         foreign = ("MIXPANEL_", "MP_ASGI_")
@@ -60,6 +64,7 @@ def run_shop(command: list[str], api_host: str) -> Iterator[str]:
             "MIXPANEL_API_HOST": api_host,
             "MP_ASGI_SECRET_KEYS": "k" * 32,
             "MP_ASGI_FLUSH_INTERVAL": "0.05",
+            **variables,
         }
         fd = listener.fileno()
         words = [word.format(fd=fd) for word in command]

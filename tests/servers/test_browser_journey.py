@@ -1,21 +1,16 @@
 """A person in Chromium goes through both example shops; the stand-in says what Mixpanel saw."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from mp_asgi.dev import StandIn, run_in_thread
+from tests.endpoints.browsing import CHROMIUM, open_browser, open_pages
 from tests.servers.shops import COMMANDS, Shop, run_example
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 GPC = {"Sec-GPC": "1"}
 
 pytestmark = pytest.mark.skipif(
@@ -37,39 +32,48 @@ def shop(running: Shop) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+def browser() -> Iterator[Any]:
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+def open_page(browser: Any) -> Iterator[Callable[..., Page]]:
     complaints: list[str] = []
-    contexts = []
-
-    def open_page(url: str, **options: Any) -> Page:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(request.url))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
+    with open_pages(browser, complaints) as open_page:
+        yield open_page
     assert complaints == []
 
 
 def click(page: Page, name: str) -> None:
-    """Press a button and see the page that follows: every button of the shop posts a form."""
+    """Press a button of the shop and see the page that follows: each posts a form."""
     with page.expect_navigation():
         page.get_by_role("button", name=name, exact=True).click()
+
+
+def banner(page: Page) -> Locator:
+    return page.get_by_role("region", name="May we measure how this site is used?")
+
+
+def answer(page: Page, name: str) -> None:
+    """Press a button of the banner; it leaves once the server has taken the answer."""
+    banner(page).get_by_role("button", name=name, exact=True).click()
+    expect(banner(page)).to_have_count(0)
+
+
+def change_mind(page: Page, name: str) -> None:
+    page.get_by_role("button", name="Privacy settings").click()
+    answer(page, name)
+
+
+AGREED = "You agreed that this shop counts what you do."
+REFUSED = "Nothing you do here is counted: you refused"
+UNKNOWN = "Nothing you do here is counted, as long as"
+
+
+def expect_state(page: Page, text: str) -> None:
+    """See that the shop says this about the visitor's choice, and nothing else."""
+    expect(page.locator("#privacy [data-when]:visible")).to_contain_text([text])
 
 
 def add_to_cart(page: Page) -> None:
@@ -98,18 +102,18 @@ def test_before_consent_there_is_no_id_and_no_event(shop: Shop, open_page: Any) 
 def test_a_rejection_is_remembered_and_nothing_is_sent(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url)
 
-    click(page, "Reject")
+    answer(page, "Refuse")
     add_to_cart(page)
 
     assert cookies(page).keys() == {"mp_consent"}
-    expect(page.get_by_role("button", name="Reject")).to_have_count(0)
+    expect_state(page, REFUSED)
     assert shop.arrived() == []
 
 
 def test_the_device_stays_the_same_through_the_login(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url)
 
-    click(page, "Accept")
+    answer(page, "Accept")
     add_to_cart(page)
     log_in(page, "ada")
     add_to_cart(page)
@@ -126,7 +130,7 @@ def test_a_login_before_consent_counts_from_the_consent_on(shop: Shop, open_page
 
     log_in(page, "ada")
     add_to_cart(page)
-    click(page, "Accept")
+    answer(page, "Accept")
     add_to_cart(page)
 
     (only,) = shop.arrived()
@@ -136,7 +140,7 @@ def test_a_login_before_consent_counts_from_the_consent_on(shop: Shop, open_page
 def test_after_the_logout_the_device_is_another(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url)
 
-    click(page, "Accept")
+    answer(page, "Accept")
     log_in(page, "ada")
     add_to_cart(page)
     click(page, "Log out")
@@ -150,15 +154,33 @@ def test_after_the_logout_the_device_is_another(shop: Shop, open_page: Any) -> N
 def test_nothing_is_sent_after_the_withdrawal(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url)
 
-    click(page, "Accept")
+    answer(page, "Accept")
     add_to_cart(page)
     sent = shop.arrived()
-    click(page, "Privacy: withdraw")
+    change_mind(page, "Refuse")
     add_to_cart(page)
 
     assert "mp_id" not in cookies(page)
     assert shop.arrived() == sent
     assert len(sent) == 1
+
+
+def test_a_mind_can_be_changed_both_ways(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    expect_state(page, UNKNOWN)
+
+    answer(page, "Refuse")
+    expect_state(page, REFUSED)
+    change_mind(page, "Accept")
+    expect_state(page, AGREED)
+    add_to_cart(page)
+    change_mind(page, "Refuse")
+    change_mind(page, "Accept")
+    add_to_cart(page)
+
+    expect_state(page, AGREED)
+    before, after = shop.arrived()
+    assert before["$device_id"] != after["$device_id"]
 
 
 def test_a_browser_with_gpc_is_not_tracked(shop: Shop, open_page: Any) -> None:
@@ -173,7 +195,7 @@ def test_a_browser_with_gpc_is_not_tracked(shop: Shop, open_page: Any) -> None:
 
 def test_gpc_turned_on_later_ends_the_tracking(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url)
-    click(page, "Accept")
+    answer(page, "Accept")
     add_to_cart(page)
     sent = shop.arrived()
 
@@ -187,6 +209,36 @@ def test_gpc_turned_on_later_ends_the_tracking(shop: Shop, open_page: Any) -> No
 def test_an_acceptance_that_names_gpc_overrides_it(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url, extra_http_headers=GPC)
 
+    change_mind(page, "Accept and override GPC")
+    add_to_cart(page)
+
+    assert len(shop.arrived()) == 1
+
+
+WITHOUT_SCRIPT = {"java_script_enabled": False}
+
+
+def test_without_script_a_form_asks(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url, **WITHOUT_SCRIPT)
+    expect(page.get_by_role("button", name="Privacy settings")).to_be_hidden()
+
+    add_to_cart(page)
+    click(page, "Accept")
+    expect_state(page, AGREED)
+    add_to_cart(page)
+    click(page, "Refuse")
+    expect_state(page, REFUSED)
+    add_to_cart(page)
+
+    assert "mp_id" not in cookies(page)
+    assert len(shop.arrived()) == 1
+
+
+def test_without_script_an_acceptance_that_names_gpc_overrides_it(
+    shop: Shop, open_page: Any
+) -> None:
+    page = open_page(shop.url, extra_http_headers=GPC, **WITHOUT_SCRIPT)
+
     click(page, "Accept despite my browser's GPC signal")
     add_to_cart(page)
 
@@ -196,7 +248,7 @@ def test_an_acceptance_that_names_gpc_overrides_it(shop: Shop, open_page: Any) -
 def test_the_cookies_are_flagged(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url)
 
-    click(page, "Accept")
+    answer(page, "Accept")
 
     found = cookies(page)
     assert found.keys() == {"mp_id", "mp_consent"}
@@ -208,12 +260,13 @@ def test_the_cookies_are_flagged(shop: Shop, open_page: Any) -> None:
 def test_the_banner_can_be_answered_with_the_keyboard_alone(shop: Shop, open_page: Any) -> None:
     page = open_page(shop.url)
 
+    expect(banner(page)).to_be_visible()
     page.keyboard.press("Tab")
-    focused = page.locator(":focus")
-    expect(focused).to_have_text("Accept")
-    assert focused.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
+    expect(banner(page).get_by_role("button", name="Refuse")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(banner(page).get_by_role("button", name="Accept")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.get_by_text("You agreed that")).to_be_visible()
+    expect_state(page, AGREED)
     product = page.get_by_role("button", name="Add Walnut desk to cart")
     for _ in range(10):
         page.keyboard.press("Tab")

@@ -50,6 +50,14 @@ def test_whoami_tells_what_the_events_say(shop: Shop, visitor: httpx.Client) -> 
     assert known["user_id"] == event["properties"]["$user_id"]
 
 
+def test_a_login_before_the_consent_is_known_with_it(visitor: httpx.Client) -> None:
+    visitor.post("/login", data={"user": "ada"})
+
+    known = visitor.post("/consent", json={"decision": "grant"}).json()
+
+    assert known["user_id"] == "ada"
+
+
 def test_a_form_gets_the_page_back(visitor: httpx.Client) -> None:
     answer = visitor.post("/track", data={"event": "A"})
 

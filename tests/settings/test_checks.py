@@ -43,6 +43,21 @@ ACCOUNT = {
 }
 
 
+REGION = {"opt_out_countries": ["US", "GB"], "trusted_proxies": ["10.0.0.0/8"]}
+LEDGER = {"ledger": "sqlite:///consent.db", "ledger_keys": [KEY]}
+NOTICE = {"en": {"title": "May we count you?"}, "de": {}}
+
+
+class Reading:
+    """A reader as apps write them."""
+
+    name = "ours"
+    cookies = ("ours",)
+
+    def read(self, cookies):
+        return None
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -67,6 +82,20 @@ ACCOUNT = {
         pytest.param({"consent_header": ""}, id="no-consent-header"),
         pytest.param({"trusted_proxies": ["10.0.0.0/8", "::1", "10.0.0.1/8"]}, id="proxies"),
         pytest.param({"enabled": False, "token": "", "secret_keys": ()}, id="switched-off"),
+        pytest.param(REGION, id="countries-behind-a-proxy"),
+        pytest.param({"country_headers": ["X-Country"]}, id="country-header"),
+        pytest.param({"country_headers": []}, id="no-country-header"),
+        pytest.param({"policy": len}, id="policy"),
+        pytest.param({"policy": len, "cookieless": "daily"}, id="cookieless"),
+        pytest.param(LEDGER, id="ledger"),
+        pytest.param({**LEDGER, "consent_scope": "account"}, id="account-scope"),
+        pytest.param({"ledger_keys": [KEY]}, id="ledger-keys-alone"),
+        pytest.param({"mount": "/_mp"}, id="mount"),
+        pytest.param({"mount": "/a/b-c.d~e"}, id="deeper-mount"),
+        pytest.param({"notice": NOTICE}, id="notice"),
+        pytest.param({"notice": {}}, id="notice-of-no-language"),
+        pytest.param({"gpc_since": "2026-11-01"}, id="gpc-since"),
+        pytest.param({"consent_readers": ["klaro", Reading(), len]}, id="readers"),
     ],
 )
 def test_what_can_work_is_taken(overrides):
@@ -180,6 +209,78 @@ def test_what_can_work_is_taken(overrides):
         pytest.param(
             {"outbox": "redis"}, "MP_ASGI_OUTBOX (outbox) is 'redis'", "memory", id="outbox"
         ),
+        pytest.param({"policy": "deny"}, "MP_ASGI_POLICY", "callable", id="policy-no-code"),
+        pytest.param({"policy": ask}, "MP_ASGI_POLICY", "an async function", id="async-policy"),
+        pytest.param(
+            {**REGION, "opt_out_countries": ["us"]},
+            "MP_ASGI_OPT_OUT_COUNTRIES",
+            "as in US,GB",
+            id="country-in-lower-case",
+        ),
+        pytest.param(
+            {**REGION, "opt_out_countries": ["USA", "", 7]},
+            "MP_ASGI_OPT_OUT_COUNTRIES",
+            "two-letter",
+            id="countries-are-told-once",
+        ),
+        pytest.param(
+            {**REGION, "policy": len}, "OPT_OUT_COUNTRIES", "MP_ASGI_POLICY", id="policy-as-well"
+        ),
+        pytest.param(
+            {"opt_out_countries": ["US"]},
+            "MP_ASGI_OPT_OUT_COUNTRIES",
+            "set MP_ASGI_TRUSTED_PROXIES",
+            id="countries-without-a-proxy",
+        ),
+        pytest.param(
+            {"country_headers": ["X Y", ""]}, "_HEADERS", "Use header names.", id="country-header"
+        ),
+        pytest.param({"country_headers": [7, "é"]}, "_HEADERS", "names", id="header-not-ascii"),
+        pytest.param({"cookieless": "daily"}, "MP_ASGI_COOKIELESS", "_POLICY", id="cookieless"),
+        pytest.param(
+            {"cookieless": "yes", "policy": len}, "COOKIELESS", "off or daily", id="counting-mode"
+        ),
+        pytest.param(
+            {"ledger": "sqlite://"}, "MP_ASGI_LEDGER_KEYS is not set", "secret", id="no-ledger-key"
+        ),
+        pytest.param(
+            {**LEDGER, "ledger_keys": ["k" * 31]},
+            "MP_ASGI_LEDGER_KEYS: key 1 of 1 has 31 bytes",
+            "at least 32",
+            id="short-ledger-key",
+        ),
+        pytest.param(
+            {**LEDGER, "consent_scope": "user"}, "CONSENT_SCOPE", "device or account", id="scope"
+        ),
+        pytest.param(
+            {"consent_scope": "account"}, "CONSENT_SCOPE", "set MP_ASGI_LEDGER", id="no-ledger"
+        ),
+        pytest.param({"mount": "_mp"}, "MP_ASGI_MOUNT", "Use a path", id="mount-relative"),
+        pytest.param({"mount": "/_mp/"}, "MP_ASGI_MOUNT", "slash at its end", id="mount-slash"),
+        pytest.param({"mount": "/"}, "MP_ASGI_MOUNT", "Use a path", id="mount-at-the-root"),
+        pytest.param({"mount": "/a//b"}, "MP_ASGI_MOUNT", "Use a path", id="mount-empty-part"),
+        pytest.param({"mount": "/a?b"}, "MP_ASGI_MOUNT", "Use a path", id="mount-query"),
+        pytest.param({"gpc_since": "soon"}, "MP_ASGI_GPC_SINCE", "2026-11-01", id="gpc-no-date"),
+        pytest.param({"gpc_since": "2026-13-01"}, "GPC_SINCE", "a date", id="gpc-no-such-month"),
+        pytest.param({"notice": ["en"]}, "MP_ASGI_NOTICE", "Map languages", id="notice-list"),
+        pytest.param({"notice": {5: {}}}, "NOTICE", "Map languages", id="notice-language"),
+        pytest.param({"notice": {"en": "May we?"}}, "NOTICE", "to texts", id="notice-no-texts"),
+        pytest.param({"notice": {"en": {"title": 5}}}, "NOTICE", "Map", id="notice-no-text"),
+        pytest.param({"notice": {"en": {5: "t"}}}, "NOTICE", "by name", id="notice-no-name"),
+        pytest.param({"consent_readers": [7]}, "_READERS", "7 is no reader", id="no-reader"),
+        pytest.param(
+            {"consent_readers": ["onetrst"]},
+            "MP_ASGI_CONSENT_READERS",
+            "Did you mean 'onetrust'?",
+            id="reader-misspelt",
+        ),
+        pytest.param(
+            {"consent_readers": ["cookiebot", "react-cookie-consent"]},
+            "MP_ASGI_CONSENT_READERS",
+            "read the same cookie",
+            id="readers-that-clash",
+        ),
+        pytest.param({"consent_readers": 7}, "_READERS", "list", id="readers-no-list"),
     ],
 )
 def test_what_cannot_work_is_told_with_variable_and_remedy(overrides, variable, remedy):
@@ -235,6 +336,15 @@ def test_no_number_is_in_no_range(value):
     assert "MP_ASGI_CLOSE_TIMEOUT" in problem
 
 
+def test_a_reader_that_cannot_be_made_hides_no_other_problem():
+    problems = problems_of(consent_readers=["nobody"], batch_size=0)
+
+    assert [problem.split(" ")[0] for problem in problems] == [
+        "MP_ASGI_CONSENT_READERS",
+        "MP_ASGI_BATCH_SIZE",
+    ]
+
+
 def test_all_problems_come_at_once_in_the_order_of_the_fields():
     problems = problems_of(
         token="", secret_keys=("short",), region="uk", batch_size=0, cookie_path="x"
@@ -256,6 +366,9 @@ def test_all_problems_come_at_once_in_the_order_of_the_fields():
         pytest.param({"secret_keys": ("s3cret",)}, id="key"),
         pytest.param({"secret_keys": "s3cret"}, id="key-of-another-type"),
         pytest.param({"service_account_secret": "s3cret"}, id="account"),
+        pytest.param({"oauth_token": b"s3cret"}, id="oauth-token"),
+        pytest.param({"ledger": "mysql://user:s3cret@host/db"}, id="ledger"),
+        pytest.param({**LEDGER, "ledger_keys": ("s3cret",)}, id="ledger-key"),
     ],
 )
 def test_no_message_quotes_a_secret(overrides):

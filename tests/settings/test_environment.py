@@ -3,6 +3,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from mp_asgi.errors import SettingsError
+from mp_asgi.readers.klaro import Klaro
+from mp_asgi.readers.onetrust import OneTrust
 from mp_asgi.settings import Settings
 from mp_asgi.settings.environment import read_variables
 from mp_asgi.settings.parsing import parse_int
@@ -46,6 +48,17 @@ def read(variables, **overrides):
         pytest.param(
             {"MP_ASGI_CONSENT_HEADER": ""}, {"consent_header": ""}, id="empty-has-meaning"
         ),
+        pytest.param(
+            {"MP_ASGI_CONSENT_READERS": "onetrust, klaro?cookie=my-consent"},
+            {"consent_readers": (OneTrust(), Klaro(cookie="my-consent"))},
+            id="readers-by-name-with-options",
+        ),
+        pytest.param(
+            {"MP_ASGI_OPT_OUT_COUNTRIES": "us,gb"},
+            {"opt_out_countries": ("US", "GB")},
+            id="countries-in-any-case",
+        ),
+        pytest.param({"MIXPANEL_OAUTH_TOKEN": "t"}, {"oauth_token": "t"}, id="oauth-token"),
         pytest.param({"MP_ASGI_ID_COOKIE": ""}, {}, id="empty-is-unset-elsewhere"),
     ],
 )
@@ -244,7 +257,14 @@ def test_these_are_the_secrets():
     fields = Settings.__dataclass_fields__
     secrets = [name for name, item in fields.items() if item.metadata["secret"]]
 
-    assert secrets == ["token", "service_account_secret", "secret_keys"]
+    assert secrets == [
+        "token",
+        "service_account_secret",
+        "oauth_token",
+        "secret_keys",
+        "ledger",
+        "ledger_keys",
+    ]
 
 
 @dataclass

@@ -4,6 +4,7 @@ import math
 import pytest
 
 from mp_asgi.errors import MixpanelASGIError, SettingsError
+from mp_asgi.readers.klaro import Klaro
 from mp_asgi.settings import PolicyVersion, Settings, variable_names
 
 KEY = "k" * 32
@@ -40,6 +41,18 @@ def test_token_and_key_are_all_that_must_be_set():
         ("cookie_secure", "auto"),
         ("cookie_samesite", "Lax"),
         ("retry_budget", 259_200.0),
+        ("consent_readers", ()),
+        ("policy", None),
+        ("opt_out_countries", ()),
+        ("country_headers", ("CF-IPCountry", "CloudFront-Viewer-Country", "X-Vercel-IP-Country")),
+        ("cookieless", "off"),
+        ("consent_scope", "device"),
+        ("ledger", ""),
+        ("ledger_keys", ()),
+        ("mount", ""),
+        ("notice", None),
+        ("gpc_since", ""),
+        ("oauth_token", ""),
         ("strict", False),
     ],
 )
@@ -54,10 +67,17 @@ def test_settings_cannot_be_changed():
 
 def test_lists_are_kept_as_tuples():
     keys = [KEY]
-    settings = Settings(token="t0ken", secret_keys=keys, trusted_proxies=["::1"])
+    settings = Settings(
+        token="t0ken",
+        secret_keys=keys,
+        trusted_proxies=["::1"],
+        consent_readers=["klaro"],
+        opt_out_countries=["US"],
+    )
     keys.clear()
 
     assert (settings.secret_keys, settings.trusted_proxies) == ((KEY,), ("::1",))
+    assert (settings.consent_readers, settings.opt_out_countries) == ((Klaro(),), ("US",))
 
 
 def test_one_key_in_place_of_a_list_is_told():

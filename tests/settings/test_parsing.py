@@ -7,8 +7,10 @@ from mp_asgi.settings.parsing import (
     PolicyVersion,
     parse_bool,
     parse_callable,
+    parse_codes,
     parse_int,
     parse_list,
+    parse_notice,
     parse_seconds,
 )
 
@@ -40,6 +42,36 @@ def test_any_other_word_is_neither(text):
 )
 def test_a_list_is_split_at_commas(text, expected):
     assert parse_list(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("US,GB", ("US", "GB"), id="as-they-are-written"),
+        pytest.param("us, gB", ("US", "GB"), id="in-any-case"),
+    ],
+)
+def test_codes_are_a_list_in_upper_case(text, expected):
+    assert parse_codes(text) == expected
+
+
+def test_the_notices_texts_are_read_from_a_file(tmp_path):
+    path = tmp_path / "notice.json"
+    path.write_text('{"en": {"title": "\u00e9"}}', encoding="utf-8")
+
+    assert parse_notice(str(path)) == {"en": {"title": "é"}}
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"\xff"], ids=["missing", "empty", "broken", "not-utf-8"]
+)
+def test_a_file_without_texts_is_told(tmp_path, content):
+    path = tmp_path / "notice.json"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(ValueError, match="Name a readable JSON file"):
+        parse_notice(str(path))
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,13 @@ class Outbox(Protocol):
         """
         ...
 
+    def erase(self, keys: Collection[bytes], at: float) -> int:
+        """Forget as `forget` does, and remove the dead letters under the keys, too.
+
+        Return the number of messages removed, dead letters not counted.
+        """
+        ...
+
     def dead(self) -> Sequence[DeadLetter]:
         """Answer the dead letters, oldest first."""
         ...

@@ -182,17 +182,18 @@ class MemoryOutbox:
 
     def forget(self, keys: Collection[bytes], at: float) -> int:
         """Remove what was tracked at or before `at` under any key, and leave stop marks."""
-        removed = 0
         with self._lock:
-            # An empty key is everybody without a user ID.
-            for key in filter(None, keys):
-                for waiting in list(self._by_key.get(key, {}).values()):
-                    if waiting.entry.tracked_at <= at:
-                        removed += self._remove(waiting)
-                self._marks[key] = max(at, self._marks.get(key, at))
-                self._marks.move_to_end(key)
-                if len(self._marks) > MAX_STOP_MARKS:
-                    self._marks.popitem(last=False)
+            return self._forget(keys, at)
+
+    def erase(self, keys: Collection[bytes], at: float) -> int:
+        """Forget as `forget` does, and remove the dead letters under the keys, too."""
+        erased = set(filter(None, keys))
+        with self._lock:
+            removed = self._forget(erased, at)
+            kept = [
+                item for item in self._dead if erased.isdisjoint((item.device_key, item.user_key))
+            ]
+            self._dead = deque(kept, maxlen=MAX_DEAD_LETTERS)
         return removed
 
     def dead(self) -> Sequence[DeadLetter]:
@@ -213,6 +214,19 @@ class MemoryOutbox:
                 first_id=min((waiting.id for waiting in firsts), default=self._next_id),
                 next_id=self._next_id,
             )
+
+    def _forget(self, keys: Collection[bytes], at: float) -> int:
+        removed = 0
+        # An empty key is everybody without a user ID.
+        for key in filter(None, keys):
+            for waiting in list(self._by_key.get(key, {}).values()):
+                if waiting.entry.tracked_at <= at:
+                    removed += self._remove(waiting)
+            self._marks[key] = max(at, self._marks.get(key, at))
+            self._marks.move_to_end(key)
+            if len(self._marks) > MAX_STOP_MARKS:
+                self._marks.popitem(last=False)
+        return removed
 
     def _is_stopped(self, entry: Entry) -> bool:
         marks = self._marks

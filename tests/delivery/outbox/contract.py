@@ -211,6 +211,63 @@ class OutboxContract(ABC):
         assert not outbox.bury(leased.id, [Refusal(0, "rejected", "")], NOW)
         assert take(outbox, NOW + 60) == []
 
+    @pytest.mark.parametrize("key", [b"device", b"user"])
+    def test_an_erase_removes_what_waits_and_what_is_leased(self, outbox, key):
+        early = make_entry("early", "too", user=b"user", at=NOW)
+        late = make_entry("late", user=b"user", at=NOW + 1)
+        other = make_entry("other", device=b"x", user=b"y", at=NOW)
+        outbox.put([early, late, other], NOW + 1)
+        take(outbox, NOW + 1, max_messages=1)
+
+        assert outbox.erase([key], NOW) == 2
+        assert names(take(outbox, NOW + 61)) == [["late"], ["other"]]
+
+    def test_an_erase_leaves_a_stop_mark(self, outbox):
+        outbox.erase([b"device"], NOW)
+
+        result = outbox.put([make_entry("a", at=NOW), make_entry("b", at=NOW + 1)], NOW + 1)
+
+        assert (result.stored, result.stopped) == (1, 1)
+
+    @pytest.mark.parametrize("key", [b"device", b"user"])
+    def test_an_erase_removes_the_dead_letters_of_its_keys_only(self, outbox, key):
+        outbox.put([make_entry("a", user=b"user"), make_entry("b", device=b"x", user=b"y")], NOW)
+        for item in take(outbox):
+            outbox.bury(item.id, [Refusal(0, "rejected", "")], NOW + 5)
+
+        assert outbox.erase([key], NOW) == 0
+        assert [letter.message.name for letter in outbox.dead()] == ["b"]
+        assert outbox.stats().dead == 1
+
+    def test_a_stop_keeps_dead_letters(self, outbox):
+        outbox.put([make_entry("a")], NOW)
+        outbox.bury(take(outbox)[0].id, [Refusal(0, "rejected", "")], NOW)
+
+        outbox.forget([b"device"], NOW)
+
+        assert outbox.stats().dead == 1
+
+    def test_what_was_erased_in_flight_becomes_no_dead_letter(self, outbox):
+        outbox.put([make_entry("a")], NOW)
+        (leased,) = take(outbox)
+        outbox.erase([b"device"], NOW)
+
+        assert not outbox.bury(leased.id, [Refusal(0, "rejected", "")], NOW)
+        assert outbox.ack([leased.id]) == 0
+        assert outbox.dead() == ()
+
+    def test_an_erase_under_two_keys_counts_a_message_once(self, outbox):
+        outbox.put([make_entry("a", user=b"user")], NOW)
+
+        assert outbox.erase({b"device", b"user"}, NOW) == 1
+
+    def test_an_empty_key_erases_nobody(self, outbox):
+        outbox.put([make_entry("a", user=b""), make_entry("b", user=b"")], NOW)
+        outbox.bury(take(outbox)[0].id, [Refusal(0, "rejected", "")], NOW)
+
+        assert outbox.erase([b""], NOW) == 0
+        assert (outbox.stats().depth, outbox.stats().dead) == (1, 1)
+
     @pytest.mark.parametrize(
         "keys", [{"device": b"gone"}, {"user": b"gone"}], ids=["device", "user"]
     )

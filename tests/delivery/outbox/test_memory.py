@@ -22,6 +22,16 @@ class TestMemoryOutbox(OutboxContract):
         assert len(outbox.dead()) == memory.MAX_DEAD_LETTERS
         assert outbox.dead()[0].message.name == "n1"
 
+    def test_dead_letters_stay_bounded_after_an_erase(self, outbox):
+        many = [f"n{number}" for number in range(memory.MAX_DEAD_LETTERS + 1)]
+        outbox.erase([b"device"], NOW - 1)
+        outbox.put([make_entry(*many)], NOW)
+        (leased,) = take(outbox)
+
+        outbox.bury(leased.id, [Refusal(index, "expired", "") for index in range(len(many))], NOW)
+
+        assert len(outbox.dead()) == memory.MAX_DEAD_LETTERS
+
     def test_the_oldest_stop_marks_are_given_up(self, outbox):
         keys = [b"%d" % number for number in range(memory.MAX_STOP_MARKS + 1)]
 

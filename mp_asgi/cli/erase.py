@@ -1,0 +1,228 @@
+"""`mp-asgi erase`: erase people here and at Mixpanel; the receipt lets a later run go on."""
+
+import argparse
+import json
+import os
+import sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from mp_asgi.erasure.eraser import SEND_SECONDS, Eraser
+from mp_asgi.erasure.jobs import Compliance, JobKind
+from mp_asgi.erasure.people import Person
+from mp_asgi.erasure.receipt import NOT_STOPPED, Receipt
+from mp_asgi.events import Subject
+
+from .people import (
+    FORMAT,
+    REAL_TIME,
+    Desktop,
+    Time,
+    add_file,
+    ask_status,
+    count,
+    guard,
+    mask,
+    open_desktop,
+    read_people,
+    require_api,
+)
+from .progress import Progress, make_progress
+
+_FENCE: Final = "Seconds until no earlier send is under way"
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "erase",
+        help="erase people, here and at Mixpanel",
+        description=f"Erase people: stop tracking them, forget what is kept here, and have "
+        f"Mixpanel delete them. {FORMAT} This cannot be undone; --dry-run shows it first.",
+    )
+    add_file(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done; send and write nothing"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait until Mixpanel is done, up to 30 days"
+    )
+    parser.add_argument(
+        "--compliance",
+        choices=[item.value.lower() for item in Compliance],
+        default="gdpr",
+        help="the law that Mixpanel is told; default: %(default)s",
+    )
+    _add_output(parser)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--status", metavar="TASK", help="only ask how far a job is")
+    group.add_argument("--cancel", metavar="TASK", help="only cancel a job that has not started")
+    parser.set_defaults(run=run)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--receipt",
+        type=Path,
+        metavar="PATH",
+        help="keep the receipt here after every step; if it is there already, go on with it",
+    )
+    parser.add_argument("--reveal", action="store_true", help="write raw IDs, not their hashes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
+    """Do what the arguments say. Return the exit code."""
+
+    def call() -> int:
+        with open_desktop(moment) as desktop, closing(make_progress()) as progress:
+            if args.status is not None:
+                return ask_status(desktop, JobKind.DELETION, args.status, as_json=args.json)
+            if args.cancel is not None:
+                return _cancel(desktop, args.cancel, as_json=args.json)
+            return _Run(args, desktop, progress).run()
+
+    return guard("erase", call)
+
+
+class _Run:
+    """One erasure, with the receipt as far as it got."""
+
+    def __init__(self, args: argparse.Namespace, desktop: Desktop, progress: Progress) -> None:
+        self._args = args
+        self._progress = progress
+        self._desktop = desktop
+        self._receipt: Receipt | None = None
+        self._eraser = Eraser(
+            desktop.reader,
+            desktop.ledger,
+            desktop.api,
+            # Without a tombstone there is nothing to wait for.
+            fence=None if desktop.ledger is None else self._pass_fence,
+            clock=desktop.time.clock,
+            save=self._save,
+            report=progress.show,
+        )
+
+    def run(self) -> int:
+        args = self._args
+        people = read_people(args.file, self._desktop.reader)
+        before = _load(args.receipt)
+        if args.dry_run:
+            return self._plan(self._eraser.find(people, before))
+        try:
+            receipt = self._erase(people, before)
+        except KeyboardInterrupt:
+            if self._receipt is None:
+                raise
+            print("mp-asgi erase: interrupted. What was done stays done.", file=sys.stderr)
+            self._show(self._receipt)
+            return 1
+        self._show(receipt)
+        return 1 if receipt.problems else 0
+
+    def _erase(self, people: list[Person], before: Receipt | None) -> Receipt:
+        args = self._args
+        receipt = self._eraser.erase(
+            people,
+            compliance=Compliance(args.compliance.upper()),
+            receipt=before,
+            reveals=args.reveal,
+        )
+        return self._eraser.wait(receipt) if args.wait else receipt
+
+    def _pass_fence(self) -> None:
+        total = int(SEND_SECONDS)
+        for second in range(total):
+            self._progress.show(_FENCE, second, total)
+            self._desktop.time.sleep(1.0)
+        self._progress.show(_FENCE, total, total)
+
+    def _save(self, receipt: Receipt) -> None:
+        self._receipt = receipt
+        if self._args.receipt is not None:
+            _write(self._args.receipt, json.dumps(receipt.to_json(), indent=1) + "\n")
+
+    def _show(self, receipt: Receipt) -> None:
+        self._progress.close()
+        for problem in (*receipt.warnings, *receipt.problems):
+            print(f"mp-asgi erase: {problem}", file=sys.stderr)
+        print(json.dumps(receipt.to_json()) if self._args.json else _render(receipt))
+
+    def _plan(self, everybody: list[Person]) -> int:
+        desktop, is_revealed = self._desktop, self._args.reveal
+        names = [mask(person, is_revealed=is_revealed) for person in everybody]
+        has_ledger, asks = desktop.ledger is not None, desktop.api is not None
+        if self._args.json:
+            print(json.dumps({"would_erase": names, "ledger": has_ledger, "mixpanel": asks}))
+            return 0
+        if not has_ledger:
+            print(f"mp-asgi erase: {NOT_STOPPED}", file=sys.stderr)
+        if not asks:
+            print(
+                "mp-asgi erase: MIXPANEL_OAUTH_TOKEN is not set, so Mixpanel is not asked.",
+                file=sys.stderr,
+            )
+        print("Would erase, and has done nothing:", *names, sep="\n  ")
+        return 0
+
+
+def _cancel(desktop: Desktop, task_id: str, *, as_json: bool) -> int:
+    require_api(desktop).cancel(task_id)
+    print(json.dumps({"task_id": task_id, "is_cancelled": True}) if as_json else "Cancelled.")
+    return 0
+
+
+def _load(path: Path | None) -> Receipt | None:
+    if path is None or not path.exists():
+        return None
+    return Receipt.parse(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a file in the place of another, whole or not at all, for its owner alone."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _render(receipt: Receipt) -> str:
+    users = count(receipt.count(Subject.USER), "user")
+    devices = count(receipt.count(Subject.DEVICE), "device")
+    cleared = count(receipt.cleared, "record")
+    rows = [
+        ("tombstones", _when(receipt.entombed_at, "none")),
+        ("fence", _when(receipt.fenced_at, "not waited for")),
+        ("outbox", "out of reach from here; each process drops what it reads a tombstone for"),
+        ("Mixpanel", _render_jobs(receipt)),
+        ("ledger", _when(receipt.cleared_at, "kept", f", {cleared} emptied, links gone")),
+    ]
+    if receipt.entombed_at is None:
+        rows[2:3] = [("outbox", "out of reach from here; what waits there will be sent")]
+        rows[-1:] = []
+    title = f"Erasure of {users} and {devices} ({receipt.compliance.value})"
+    return "\n".join([title, "", *(f"  {name:<11} {value}" for name, value in rows)])
+
+
+def _render_jobs(receipt: Receipt) -> str:
+    if not receipt.jobs:
+        return "no job taken"
+    lines = [
+        f"\n{'':14}{job.task_id}  {job.status.state.value}  "
+        + count(len(job.keys), job.subject.value)
+        for job in receipt.jobs
+    ]
+    hint = "" if receipt.is_finished else "; it may take 30 days, --status TASK tells"
+    return f"{count(len(receipt.jobs), 'job')} taken{hint}{''.join(lines)}"
+
+
+def _when(at: float | None, otherwise: str, more: str = "") -> str:
+    if at is None:
+        return otherwise
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC{more}"

@@ -1,0 +1,78 @@
+"""Open the ASGI door to the endpoints. The same functions as in `wsgi.py`, in the same order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mp_asgi.tracker import get_tracker
+
+from .message import MAX_BODY_BYTES, ReadHeader, Request
+from .mount import Mount
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from mp_asgi.settings import Settings
+
+
+def mount_asgi(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """Answer the endpoints, and hand everything else to the app as it is.
+
+    Args:
+        app: What our middleware wraps.
+        settings: `mount` and `gpc_since` switch the endpoints on.
+
+    Returns:
+        The app itself where both are empty.
+
+    Raises:
+        SettingsError: A text of `notice` is missing or wrong.
+    """
+    mount = Mount(settings)
+    if mount.is_empty:
+        return app
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and mount.owns(_read_path(scope)):
+            await _serve(mount, scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return serve
+
+
+async def _serve(mount: Mount, scope: Scope, receive: Receive, send: Send) -> None:
+    body = await _read_body(scope, receive)
+    if body is None:
+        return  # nobody is there any more, and half a decision is none
+    request = Request(scope["method"], _read_path(scope), _header_reader(scope), body)
+    response = mount.answer(request, get_tracker(scope))
+    headers = [*response.headers]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body()})
+
+
+def _read_path(scope: Scope) -> str:
+    """Answer the path inside the app: where it is mounted itself, servers put that before it."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path") or "")
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """Read no more than is needed to see that it is too much; None if the client hung up."""
+    body, is_more = b"", scope["method"] == "POST"
+    while is_more and len(body) <= MAX_BODY_BYTES:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        is_more = message.get("more_body", False)
+    return body
+
+
+def _header_reader(scope: Scope) -> ReadHeader:
+    def read_header(name: bytes) -> bytes | None:
+        values = [value for found, value in scope["headers"] if found == name]
+        return b",".join(values) if values else None
+
+    return read_header

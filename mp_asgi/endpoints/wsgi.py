@@ -1,0 +1,81 @@
+"""Open the WSGI door to the endpoints. The same functions as in `asgi.py`, in the same order."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from mp_asgi.tracker import get_tracker
+
+from .message import MAX_BODY_BYTES, ReadHeader, Request
+from .mount import Mount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from mp_asgi.settings import Settings
+
+
+def mount_wsgi(app: WSGIApplication, settings: Settings) -> WSGIApplication:
+    """Answer the endpoints, and hand everything else to the app as it is.
+
+    Args:
+        app: What our middleware wraps.
+        settings: `mount` and `gpc_since` switch the endpoints on.
+
+    Returns:
+        The app itself where both are empty.
+
+    Raises:
+        SettingsError: A text of `notice` is missing or wrong.
+    """
+    mount = Mount(settings)
+    if mount.is_empty:
+        return app
+
+    def serve(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if mount.owns(_read_path(environ)):
+            return _serve(mount, environ, start_response)
+        return app(environ, start_response)
+
+    return serve
+
+
+def _serve(
+    mount: Mount, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    method, body = environ["REQUEST_METHOD"], _read_body(environ)
+    request = Request(method, _read_path(environ), _header_reader(environ), body)
+    response = mount.answer(request, get_tracker(environ))
+    headers = [(name.decode(), value.decode("latin-1")) for name, value in response.headers]
+    start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
+    return [response.body()]
+
+
+def _read_path(environ: WSGIEnvironment) -> str:
+    """Answer the path inside the app: where it is mounted itself is in `SCRIPT_NAME`."""
+    path: str = environ.get("PATH_INFO", "")
+    return path
+
+
+def _read_body(environ: WSGIEnvironment) -> bytes:
+    """Read no more than is needed to see that it is too much; empty if the client hung up."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    if environ["REQUEST_METHOD"] != "POST" or not (length.isascii() and length.isdigit()):
+        return b""
+    wanted = min(int(length[:_MAX_DIGITS]), MAX_BODY_BYTES + 1)
+    body: bytes = environ["wsgi.input"].read(wanted)
+    return body if len(body) == wanted else b""
+
+
+_MAX_DIGITS = 9  # more is too long, whatever they say; int() refuses thousands of them
+
+
+def _header_reader(environ: WSGIEnvironment) -> ReadHeader:
+    def read_header(name: bytes) -> bytes | None:
+        key = name.decode().upper().replace("-", "_")
+        value = environ.get(key if key == "CONTENT_TYPE" else f"HTTP_{key}")
+        return None if value is None else value.encode("latin-1", "replace")
+
+    return read_header

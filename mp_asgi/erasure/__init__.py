@@ -1,0 +1,1 @@
+"""Erase and retrieve people: here, by the ledger, and at Mixpanel, by its GDPR API."""
