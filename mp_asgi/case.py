@@ -320,7 +320,7 @@ class Case:
         visit, hearing = self.visit, self.hearing
         write = visit.write if visit is not None else Write.NOTHING
         act = hearing.act if hearing is not None and hearing.is_recorded else None
-        if act is None and write is Write.NOTHING and not self._jar.needs_care(self._core.clock):
+        if act is None and write is Write.NOTHING and not self._jar.needs_care:
             return None
         if self.decision.is_granted and not self.has_acted and visit is not None:
             self.file_grant(None)  # the first that we hear of a grant made elsewhere

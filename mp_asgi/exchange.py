@@ -291,7 +291,7 @@ class Exchange:
             self._settle(connection)
         if self._phase is _OPEN:
             self._phase = _STARTED
-            if self._case is not None or self._jar.needs_care(self._core.clock):
+            if self._case is not None or self._is_care_due():
                 with self._core.lock:
                     self._plan = self._open_case().plan(is_secure=self._is_secure)
         return self._plan is not None and bool(self._plan)
@@ -321,6 +321,10 @@ class Exchange:
             self._hand_over()
         elif self._case is not None:
             self._case.give_up_unsaved()
+
+    def _is_care_due(self) -> bool:
+        jar = self._jar
+        return jar.needs_care and self._core.clock() >= jar.rests_until
 
     # --- gates and buffer ---------------------------------------------------------------------
 

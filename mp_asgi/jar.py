@@ -5,7 +5,7 @@ What a jar says is only what was signed; whether it still counts is asked with t
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
@@ -39,6 +39,9 @@ class Jar:
         is_visitor_current: The newest key signed it.
         id_names: Names under which an ID cookie arrived, believed or not.
         has_unreadable: A cookie of ours did not verify.
+        needs_care: One is unreadable, was signed by a key that is on its way out, or may not
+            mirror the consent manager that is there.
+        rests_until: Seconds since the epoch until which it needs none all the same.
         key: Keyed hash of the visitor's device ID, once a stop made it worth knowing.
         is_stopped: A denial has stopped the device: its ID is over.
         withdrawn_at: When the visitor chose so, seconds since the epoch; None if a signal did.
@@ -50,8 +53,6 @@ class Jar:
     """
 
     __slots__ = (
-        "_needs_care",
-        "_rests_until",
         "decided_until",
         "decision",
         "has_unreadable",
@@ -62,7 +63,9 @@ class Jar:
         "key",
         "known",
         "managers",
+        "needs_care",
         "own",
+        "rests_until",
         "verified",
         "visitor",
         "withdrawn_at",
@@ -87,8 +90,8 @@ class Jar:
         self.id_names = id_names
         self.has_unreadable = has_unreadable
         is_current = is_visitor_current and own.is_current
-        self._needs_care = has_unreadable or not is_current or bool(managers.present)
-        self._rests_until = 0.0
+        self.needs_care = has_unreadable or not is_current or bool(managers.present)
+        self.rests_until = 0.0
         self.decision: Decision | None = None
         self.decided_until = 0.0
         self.key = b""
@@ -130,16 +133,10 @@ class Jar:
             ends.append(choice.at + policy.max_age)
         return min(ends)
 
-    def needs_care(self, clock: Callable[[], float]) -> bool:
-        """Whether a cookie is unreadable, was signed by a key that is on its way out, or may not
-        mirror the consent manager that is there.
-        """
-        return self._needs_care and clock() >= self._rests_until
-
     def rest(self, until: float) -> None:
         """Learn that the mirror is as it should be until then; other cookies still need care."""
         if self.is_visitor_current and self.own.is_current and not self.has_unreadable:
-            self._rests_until = until
+            self.rests_until = until
 
     def stop(self, withdrawn_at: float | None) -> None:
         """Learn that a denial has stopped the device: its ID is over, and so is an older grant.

@@ -3,6 +3,7 @@
 The order is the table of reference/consent.md section 6 as RULES section 2 changes it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -170,6 +171,15 @@ class ConsentPolicy:
     version: PolicyVersion
     max_age: float
     managers: frozenset[str] = frozenset()
+    _granted_by: Mapping[str, Decision] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Made once: a decision costs more than everything else that a known cookie does.
+        decisions = {
+            name: Decision(State.GRANTED, Reason.MANAGER_GRANTED, MANAGER + name, _EXPLICIT)
+            for name in self.managers
+        }
+        object.__setattr__(self, "_granted_by", decisions)
 
     def decide(self, signals: Signals, now: float) -> Decision:
         """Answer for one request. The first rule that knows wins."""
@@ -270,8 +280,7 @@ class ConsentPolicy:
         if own is not None and self._is_counting(own, now):
             return _COOKIE_GRANTED
         if self._is_managers_grant(managers, now):
-            source = MANAGER + managers.name
-            return Decision(State.GRANTED, Reason.MANAGER_GRANTED, source, _EXPLICIT)
+            return self._granted_by[managers.name]
         if signals.header is Said.GRANTED and not signals.is_cross_site:
             return _HEADER_GRANTED
         return None

@@ -127,7 +127,7 @@ def test_our_cookies_are_heard():
     ],
 )
 def test_consent_managers_are_heard_beside_the_headers(said, headers, reason):
-    hearing = hear(*headers, managers=manager(said))
+    hearing = hear(*headers, managers=manager(said), consent_readers=["klaro"])
 
     assert hearing.decision.reason is reason
     assert hearing.signals.managers.said is said
