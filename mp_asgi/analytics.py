@@ -84,7 +84,8 @@ class Analytics:
             on_dropped=self._on_dropped,
         )
         self._clock = clock
-        self.ledger = make_ledger(self.settings, clock) if self.settings.enabled else None
+        has_ledger = self.settings.enabled
+        self.ledger = make_ledger(self.settings, clock, must_answer=False) if has_ledger else None
         self._worker: Worker[Handover] = Worker(
             outbox_factory=outbox or self._make_outbox,
             transport_factory=transport or self._make_transport,
@@ -130,6 +131,7 @@ class Analytics:
         user_ids: Iterable[object] = (),
         device_ids: Iterable[object] = (),
         cookies: Iterable[str] = (),
+        receipt: "Receipt | None" = None,
         seconds: float | None = None,
     ) -> "Receipt":
         """Erase people, here and at Mixpanel (RULES section 3; `mp-asgi erase` does the same).
@@ -141,6 +143,8 @@ class Analytics:
             user_ids: Users; the devices that the ledger links to them go, too.
             device_ids: Devices.
             cookies: ID cookies of visitors without an account.
+            receipt: Of an erasure of the same people, to go on with it: what Mixpanel lost is asked
+                for again, and the ledger is cleared once Mixpanel is done.
             seconds: How long to wait for sends; None is as long as one can take. 0 where this
                 process is the only one.
 
@@ -149,7 +153,7 @@ class Analytics:
 
         Raises:
             UnreadablePeople: An ID or a cookie cannot be used; nothing was done.
-            LedgerUnavailable: The tombstones could not be written; nothing was done.
+            LedgerUnavailable: The tombstones could not be written; Mixpanel was not asked.
             Unavailable: A send of this process does not end; the tombstones stand, call again.
         """
         from .erasure.eraser import SEND_SECONDS, Eraser  # noqa: PLC0415  # rarely needed
@@ -179,7 +183,7 @@ class Analytics:
             purge=self._worker.erase,
             clock=self._clock,
         )
-        return eraser.erase(people)
+        return eraser.erase(people, receipt=receipt)
 
     # --- the sink of exchanges ----------------------------------------------------------------
 
@@ -247,12 +251,24 @@ class Analytics:
         return HTTPTransport(self.settings)
 
 
-def make_ledger(settings: Settings, clock: Callable[[], float] = time.time) -> "Ledger | None":
+def make_ledger(
+    settings: Settings,
+    clock: Callable[[], float] = time.time,
+    *,
+    creates: bool = True,
+    must_answer: bool = True,
+) -> "Ledger | None":
     """Open the consent ledger that the settings name; None if they name none.
 
+    Args:
+        settings: What was configured.
+        clock: Seconds since the epoch.
+        creates: Whether one that is not there is made.
+        must_answer: Whether a database that does not answer is an error, or may answer later.
+
     Raises:
-        SettingsError: It cannot be used: the extra is missing, the database does not answer, or
-            it holds records made with a key that is not listed.
+        SettingsError: It cannot be used: the extra is missing, there is none, the database does
+            not answer, or it holds records made with a key that is not listed.
     """
     if not settings.ledger:
         return None
@@ -267,9 +283,17 @@ def make_ledger(settings: Settings, clock: Callable[[], float] = time.time) -> "
             project=settings.token.encode("utf-8"),
             clock=clock,
         )
-        ledger.open()
-    except (LedgerUnavailable, UnusableLedger) as error:
+    except UnusableLedger as error:
         raise SettingsError([f"MP_ASGI_LEDGER cannot be used. {error}"]) from error
+    try:
+        ledger.open(creates=creates)
+    except UnusableLedger as error:
+        raise SettingsError([f"MP_ASGI_LEDGER cannot be used. {error}"]) from error
+    except LedgerUnavailable as error:
+        if must_answer:
+            raise SettingsError([f"MP_ASGI_LEDGER does not answer. {error}"]) from error
+        text = str(error)
+        logger.warning("%s Nothing is sent until it answers; choices and events wait.", text)
     return ledger
 
 

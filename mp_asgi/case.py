@@ -5,6 +5,7 @@ tracked: the exchange does, and asks under the lock.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from .accounts import Accounts
 from .consent.hearing import Hearing
@@ -21,7 +22,7 @@ from .consent.policy import (
 )
 from .consent.signals import is_cross_site
 from .core import Core
-from .events import Act, ActState, Asked, Link
+from .events import Act, ActState, Asked
 from .grounds import Grounds
 from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor
@@ -31,6 +32,9 @@ from .plan import Outcome, Planner
 from .readers import Said
 from .response import CookiePlan
 from .visit import Visit, Write
+
+_NOT_HEARD_OF: Final = AccountAnswer(Said.UNREADABLE)
+_OF_PEOPLE: Final = frozenset({Reason.SCRIPT_DENIED, Reason.GPC, Reason.DNT})
 
 
 class Case:
@@ -69,7 +73,9 @@ class Case:
                 core.settings,
                 core.policy,
                 self._head,
-                cookies=self._jar.signals(core.read_default(self._head)),
+                cookies=self._jar.signals(
+                    core.read_default(self._head, has_cookies=self._jar.has_own)
+                ),
                 consent_header=core.heads.consent_header,
                 now=core.clock(),
             )
@@ -109,7 +115,7 @@ class Case:
             return NO_ACCOUNT
         standing = core.accounts.get(core.keys.user_key(user_id))
         if standing is None:
-            return NO_ACCOUNT
+            return _NOT_HEARD_OF
         if standing.is_denied:
             return AccountAnswer(Said.DENIED, standing.at)
         is_shared = core.settings.consent_scope == "account"
@@ -151,7 +157,10 @@ class Case:
         devices = {keys.device_key(item.device_id) for item in visitors}
         accounts = {keys.user_key(user) for user in users if user is not None}
         found = devices | accounts
-        self._file(devices, accounts)
+        # A manager, a gateway and the app's own record know best whom they speak of: theirs stay
+        # with the device, or nobody could ever take them back.
+        is_ours = self.has_acted or self.decision.reason in _OF_PEOPLE
+        self._file(devices, accounts if is_ours else ())
         now = self._core.clock()
         self._core.stops.add(found, now, is_act=self.has_acted)
         if self._jar.verified:
@@ -222,15 +231,6 @@ class Case:
             accounts.learn({act.key: act.standing()})
             self._core.sink.record(act)
 
-    def _link(self, visitor: Visitor) -> None:
-        core = self._core
-        if core.accounts is not None and visitor.user_id is not None:
-            device_key = core.keys.device_key(visitor.device_id)
-            user_key = core.keys.user_key(visitor.user_id)
-            core.sink.record(
-                Link(visitor.user_id, visitor.device_id, user_key, device_key, core.clock())
-            )
-
     # --- identity -----------------------------------------------------------------------------
 
     def open_visit(self) -> Visit:
@@ -259,9 +259,7 @@ class Case:
         """Make the user the visitor's. Return whether the device ID met its first user."""
         visit = self.open_visit()
         is_first = visit.bind(user_id, write)
-        self.visitor = visitor = visit.current()
-        if is_first:
-            self._link(visitor)
+        self.visitor = visit.current()
         return is_first
 
     def reset(self, *, new_device: bool | None, is_known: bool) -> None:

@@ -11,6 +11,7 @@ MAX_VALUE_BYTES = 4_096  # rfc6265bis 5.5: browsers drop a longer pair, so ours 
 MAX_SAME_NAME = 4  # more copies of one name are an attack, not a browser
 
 _HOST_PREFIX = "__Host-"
+_BLANKS = b" \t"  # no browser writes them before or behind a name; proxies have
 
 
 class Scanner:
@@ -40,6 +41,8 @@ class Scanner:
             name, _, value = pair.partition(b"=")
             if name in names:
                 found.append((names[name], value))
+            elif (bare := name.strip(_BLANKS)) in names:
+                found.append((names[bare], value))
         return tuple(found)
 
     def _scan_prefixes(self, header: bytes) -> tuple[tuple[str, bytes], ...]:
@@ -49,7 +52,9 @@ class Scanner:
             name, _, value = pair.partition(b"=")
             if name in names:
                 found.append((names[name], value))
-            elif (bare := name.removeprefix(b" ")).startswith(prefixes):
+            elif (bare := name.strip(_BLANKS)) in names:
+                found.append((names[bare], value))
+            elif bare.startswith(prefixes):
                 found.append((bare.decode("latin-1"), value))
         return tuple(found)
 

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 from .accounts import Accounts
 from .consent.policy import ConsentPolicy, Decision, Default
 from .consent.region import Defaults
+from .consent.signals import has_withheld_cookies
 from .cookieless import DailyVisitors
 from .cookies import CookieStyle
 from .errors import NotConsented
@@ -19,6 +20,8 @@ from .settings import Settings
 from .signing import CookieSigner
 from .stops import Stops
 from .wire import Item, KeyMaker
+
+_TAKEN_FOR_SILENCE: Final = frozenset({Default.OPT_OUT, Default.COOKIELESS})
 
 
 class Handover:
@@ -132,9 +135,19 @@ class Core:
     has_account_grants: bool
     known_names: set[str]
 
-    def read_default(self, head: RequestHead) -> Default:
-        """Answer what holds for this request's visitor without a choice."""
-        return self.defaults.constant or self.defaults.read(head, self._tell_policy_failed)
+    def read_default(self, head: RequestHead, *, has_cookies: bool) -> Default:
+        """Answer what holds for this request's visitor without a choice.
+
+        Args:
+            head: The request.
+            has_cookies: Whether any cookie of ours came with it.
+        """
+        default = self.defaults.constant or self.defaults.read(head, self._tell_policy_failed)
+        if has_cookies or default not in _TAKEN_FOR_SILENCE:
+            return default
+        # Who has refused may only seem silent: their browser left the refusal at home.
+        is_unheard = has_withheld_cookies(head, self.settings.cookie_samesite)
+        return Default.OPT_IN if is_unheard else default
 
     def _tell_policy_failed(self, why: str) -> None:
         self.sink.count("policy_failed")

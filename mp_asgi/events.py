@@ -151,6 +151,8 @@ class Act:
         region: As the policy saw it, such as `DE`; empty if unknown.
         source: `own`, `gpc-override`, `sec-gpc`, `dnt`, `header`, `app`, `cmp:NAME`, `operator`.
         evidence: Name of the cookie and SHA-256 of its raw value, `NAME:HEX`; empty without one.
+        is_act: Whether somebody chose now. What is only read again ends no denial and no
+            tombstone (RULES section 3).
     """
 
     key: bytes
@@ -164,6 +166,7 @@ class Act:
     region: str = ""
     source: str = "own"
     evidence: str = ""
+    is_act: bool = True
 
     @property
     def is_denial(self) -> bool:
@@ -180,15 +183,23 @@ class Act:
         """
         if standing is None:
             return self.state is not ActState.LIFTED or self.source == OVERRIDE
-        has_overridden = standing.source == OVERRIDE and not standing.is_denied
         if self.is_denial:
-            if self.source in SIGNALS:
-                return not (standing.is_denied or has_overridden)
-            is_said = standing.is_denied and standing.source not in SIGNALS
-            return self.state is ActState.ERASED or not is_said
+            return self._is_new_denial(standing)
+        # What is only read again ends nothing.
+        return (self.is_act or standing.denied_at is None) and self._is_new_grant(standing)
+
+    def _is_new_denial(self, standing: "Standing") -> bool:
+        if self.source in SIGNALS:
+            return not standing.is_denied and standing.source != OVERRIDE
+        is_said = standing.is_denied and standing.source not in SIGNALS
+        return self.state is ActState.ERASED or not is_said
+
+    def _is_new_grant(self, standing: "Standing") -> bool:
+        has_overridden = standing.source == OVERRIDE and not standing.is_denied
         if self.state is ActState.LIFTED:
             return standing.is_denied or (self.source == OVERRIDE and not has_overridden)
-        if (self.state, self.version) != (standing.state, standing.version):
+        is_old = self.at - standing.at >= RENEWAL_SECONDS
+        if is_old or (self.state, self.version) != (standing.state, standing.version):
             return True
         return standing.source != self.source and not has_overridden
 
@@ -218,6 +229,9 @@ class Link:
     device_key: bytes
     at: float
 
+
+RENEWAL_SECONDS: Final = 30 * 86_400.0
+"""When the same answer is worth recording again: a grant counts from its newest record."""
 
 SIGNALS: Final = frozenset({"sec-gpc", "dnt"})
 """Sources of acts that a browser said, not a person."""

@@ -16,11 +16,12 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from .accounts import Accounts
 from .case import Case
 from .consent.policy import DISABLED, AppAnswer, Decision, Kind, Reason, State
 from .core import Core, Handover
 from .errors import InvalidEvent
-from .events import UNTOLD, Asked
+from .events import UNTOLD, Asked, Link
 from .gate import group_by_grant, leave_out_stopped, with_visitor
 from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor, read_user_id
@@ -440,11 +441,26 @@ class Exchange:
             if self._epoch or not self.decision.is_granted:
                 self._hand_over_by_epoch(items)
             elif items:
-                core.sink.accept(Handover(self.decision, items))
+                self._accept(self.decision, items)
             if self._case is not None and self._phase is _CLOSED:
                 self._case.give_up_unsaved()
         finally:
             core.lock.release()
+
+    def _accept(self, decision: Decision, items: list[Item]) -> None:
+        self._core.sink.accept(Handover(decision, items))
+        if self._core.accounts is not None:
+            for visitor in {item[4] for item in items}:
+                self._link(self._core.accounts, visitor)
+
+    def _link(self, accounts: Accounts, visitor: Visitor) -> None:
+        """Tell the ledger which device a user was on, for an erasure: what left, left as both."""
+        core, user_id = self._core, visitor.user_id
+        if user_id is None:
+            return
+        user_key, device_key = core.keys.user_key(user_id), core.keys.device_key(visitor.device_id)
+        if accounts.meet(user_key, device_key):
+            core.sink.record(Link(user_id, visitor.device_id, user_key, device_key, core.clock()))
 
     def _move_unmarked(self, case: Case, items: list[Item]) -> list[Item]:
         """Give the user's items a device of their own: the browser's got no mark.
@@ -469,7 +485,10 @@ class Exchange:
             browser += self._jar.verified
             if case is not None and case.visit is not None:
                 browser += case.visit.left
-        kept = leave_out_stopped(items, browser, self._head.started, self._stopped_at)
+        started, stops = self._head.started, self._core.stops
+        # A stop that is forgotten may have been this browser's: what began before it ends here.
+        is_over = bool(browser) and started <= stops.forgotten_until
+        kept = [] if is_over else leave_out_stopped(items, browser, started, self._stopped_at)
         if len(items) > len(kept):
             number = len(items) - len(kept)
             self._core.sink.count("refused", number, Reason.WITHDRAWN.value)
@@ -487,7 +506,7 @@ class Exchange:
         grants = {**self._still_allowed(), self._epoch: self.decision}
         for decision, kept in group_by_grant(items, grants):
             number -= len(kept)
-            sink.accept(Handover(decision, kept))
+            self._accept(decision, kept)
         if number:
             sink.count("refused", number, self.decision.reason.value)
 
@@ -512,7 +531,7 @@ class Exchange:
         case.hear_account(user_id)
         self._adopt(case.decision)
         if before.is_granted and not self.decision.is_granted:
-            if self.decision.state is State.DENIED:
+            if self.decision.state is State.DENIED or before.kind is Kind.COOKIELESS:
                 self._drop_items(self.decision.reason)
             else:
                 self._end_epoch(before)  # what the account allowed was allowed

@@ -57,7 +57,7 @@ class Grounds:
         self._head = head
         self._decision = decision
         self._signals = signals
-        self._at = at
+        self._at = at if signals.act is not None else _read_time(decision, signals, at)
         self._notice = asked.notice
         act = signals.act
         self._source = _read_source(decision, signals.own) if act is None else _read_act(act, asked)
@@ -94,8 +94,20 @@ class Grounds:
             model=self._signals.default.value,
             region=core.defaults.country(self._head),
             source=self._source,
+            is_act=self._signals.act is not None,
             evidence=self._signals.managers.evidence() if is_manager else "",
         )
+
+
+def _read_time(decision: Decision, signals: Signals, now: float) -> float:
+    """Answer when a grant that was made elsewhere was made; a denial counts from now."""
+    own = signals.own.choice
+    told = {
+        Reason.COOKIE_GRANTED: float(own.at) if own is not None else None,
+        Reason.MANAGER_GRANTED: signals.managers.at,
+        Reason.APP_GRANTED: signals.app.at,
+    }.get(decision.reason)
+    return now if told is None else min(told, now)
 
 
 def _read_act(act: Choice, asked: Asked) -> str:
@@ -109,7 +121,7 @@ def _read_source(decision: Decision, own: OwnCookies) -> str:
     if decision.reason in {Reason.MANAGER_GRANTED, Reason.MANAGER_DENIED}:
         return decision.source
     if decision.reason is Reason.COOKIE_GRANTED and own.choice is not None and own.choice.mirrored:
-        return MANAGER + own.choice.mirrored
+        return MANAGER + "+".join(own.choice.mirrored)
     known = _GRANTS if decision.state is State.GRANTED else _REFUSALS
     return known.get(decision.reason, "")
 

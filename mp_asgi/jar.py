@@ -39,6 +39,7 @@ class Jar:
         is_visitor_current: The newest key signed it.
         id_names: Names under which an ID cookie arrived, believed or not.
         has_unreadable: A cookie of ours did not verify.
+        has_own: One of ours came, whatever it says.
         needs_care: One is unreadable, was signed by a key that is on its way out, or may not
             mirror the consent manager that is there.
         rests_until: Seconds since the epoch until which it needs none all the same.
@@ -55,6 +56,7 @@ class Jar:
     __slots__ = (
         "decided_until",
         "decision",
+        "has_own",
         "has_unreadable",
         "holds_until",
         "id_names",
@@ -89,6 +91,7 @@ class Jar:
         self.is_visitor_current = is_visitor_current
         self.id_names = id_names
         self.has_unreadable = has_unreadable
+        self.has_own = bool(id_names) or own is not NO_COOKIES
         is_current = is_visitor_current and own.is_current
         self.needs_care = has_unreadable or not is_current or bool(managers.present)
         self.rests_until = 0.0
@@ -209,12 +212,14 @@ class JarReader:
         # Other cookies change from page to page; ours rarely do.
         by_cookies = self._by_cookies[is_secure]
         jar = by_cookies.get(found)
+        is_new = jar is None
         if jar is None:
             jar = self._open(found, is_secure=is_secure)
-            # One valid cookie is easy to get; huge ones beside it would fill the memory.
-            if sum([len(value) for _, value in found]) <= MAX_REMEMBERED_BYTES:
-                self._remember(by_cookies, found, jar)
+        # One valid cookie is easy to get; huge ones or a thousand names beside it would fill the
+        # memory.
         if len(header) <= MAX_REMEMBERED_BYTES:
+            if is_new:
+                self._remember(by_cookies, found, jar)
             self._remember(memo, header, jar)
         return jar
 
@@ -262,7 +267,8 @@ class JarReader:
             for name, value in found
         )
         if not tokens and not others:
-            return OwnCookies(None, False, True, is_denied_by_script)
+            is_silent = not is_denied_by_script
+            return NO_COOKIES if is_silent else OwnCookies(None, False, True, is_denied_by_script)
         choices = self._read_choices(tokens)
         # Under the name that we would not believe a grant from, a denial still counts.
         heard = [*choices, *self._read_choices(others)] if others else choices
@@ -270,7 +276,9 @@ class JarReader:
         if denials:
             choice, is_current = max(denials, key=lambda item: item[0].at)
             return OwnCookies(choice, False, is_current, is_denied_by_script)
-        if len({choice for choice, _ in choices}) == 1 and len(tokens) <= MAX_SAME_NAME:
+        # Every copy must say so: one that is damaged may have been a denial.
+        is_whole = len(choices) == len(tokens)
+        if is_whole and len({choice for choice, _ in choices}) == 1:
             choice, is_current = choices[0]
             return OwnCookies(choice, False, is_current, is_denied_by_script)
         return OwnCookies(None, bool(tokens), True, is_denied_by_script)

@@ -4,6 +4,7 @@ RULES section 1, rule 7: acts always; renewals only where no faster answer can h
 this one.
 """
 
+import math
 from typing import Final
 
 from .consent.choice import Choice, mirror_source
@@ -122,41 +123,62 @@ class Planner:
         """Keep what the consent manager says for requests on which its cookie is missing.
 
         Some are SameSite=Strict and never come with arrivals from other sites (RULES section 2,
-        rule 1). A manager that took its choice back takes the mirror with it.
+        rule 1). A manager that took its cookie back takes the mirror with it.
         """
-        managers, own = self._jar.managers, self._jar.own.choice
+        own = self._jar.own.choice
         if decision.reason in _BY_MANAGER:
             mirror = self._mirror(decision, own)
             if mirror == own:
                 self._jar.rest(mirror.at + self._core.policy.max_age / 2)
             elif self._may_mirror(mirror):
                 plan.others.append(self._render_choice(mirror))
-        elif own is not None and own.mirrored in managers.present:
-            # What asks again or cannot be read is no grant any more, but no end of a denial.
-            is_over = own.is_granted and (decision.is_stale or managers.said is not Said.GRANTED)
-            if (is_over or managers.said is Said.NOTHING) and self._may_maintain():
+        elif own is not None and own.mirrored and self._is_over(own, decision):
+            if self._may_maintain():
                 plan.others.append(self._delete_choice())
         elif own is not None and not self._jar.own.is_current and self._may_maintain():
             plan.others.append(self._render_choice(own))
 
+    def _is_over(self, mirror: Choice, decision: Decision) -> bool:
+        """Whether the managers that are there have taken back what the mirror says."""
+        managers = self._jar.managers
+        if mirror.is_granted:
+            # What asks again or cannot be read is no grant any more.
+            is_there = not set(mirror.mirrored).isdisjoint(managers.present)
+            return is_there and (decision.is_stale or managers.said is not Said.GRANTED)
+        is_there = set(mirror.mirrored) <= set(managers.present)
+        return is_there and managers.said is Said.NOTHING
+
     def _mirror(self, decision: Decision, own: Choice | None) -> Choice:
-        """Answer the mirror of the manager that decided: the one that is there, if it still is."""
+        """Answer the mirror of the managers that decided: the one that is there, if it still is."""
         managers, policy = self._jar.managers, self._core.policy
-        told_at, source = managers.at or 0.0, mirror_source(managers.name)
+        told_at, source = managers.at or 0.0, mirror_source(self._find_mirrored(decision, own))
         same = (decision.is_granted, policy.version.name, source)
         half = policy.max_age / 2
+        # A mirror counts for so long, but never longer than what it mirrors.
+        ends_at = math.inf if managers.until is None else managers.until
+        latest = min(self._now, int(ends_at - policy.max_age)) if ends_at < math.inf else self._now
         if (
             own is not None
             and (own.is_granted, own.version, own.source) == same
             # A browser's clock ahead of ours tells a time that nothing we write can reach.
-            and (own.at >= int(told_at) or told_at > self._now)
-            and self._now - own.at < half
+            and (own.at >= min(int(told_at), latest) or told_at > self._now)
+            and own.at <= latest
+            and (self._now - own.at < half or own.at == latest)
             and self._jar.own.is_current
         ):
             return own
         at = int(told_at) if 0 <= self._now - told_at < half else self._now
         revision = (own.revision if own is not None else 0) + 1
-        return Choice(decision.is_granted, policy.version.name, at, revision, source)
+        return Choice(decision.is_granted, policy.version.name, min(at, latest), revision, source)
+
+    def _find_mirrored(self, decision: Decision, own: Choice | None) -> list[str]:
+        """Answer the managers to mirror: those that decided, and who else had refused before."""
+        managers = self._jar.managers
+        names = list(managers.names)
+        if own is not None and not own.is_granted and not decision.is_granted:
+            absent = [name for name in own.mirrored if name not in managers.present]
+            names += [name for name in absent if name in self._core.policy.managers]
+        return sorted(names)
 
     def _may_mirror(self, mirror: Choice) -> bool:
         if mirror.is_granted:

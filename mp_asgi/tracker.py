@@ -4,6 +4,7 @@ None of them awaits, and none raises into a request unless `strict` is set.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ _NO_DECISION: Final = Decision(State.UNKNOWN, Reason.UNREADABLE, "process")
 _NO_GROUPS: Final = frozenset(
     {"", "null", "none", "nil", "<nil>", "undefined", "[]", "{}", '""', "[object object]"}
 )
+_SOURCE: Final = re.compile(r"(cmp:[A-Za-z0-9_-]{1,64})?")
 _SHOWN_NAME: Final = 100  # characters of an event's name in a log line
 
 
@@ -255,9 +257,8 @@ class Consent:
         """
         try:
             exchange = self._tracker.open()
-            return exchange.grant(
-                overrides_gpc=override_gpc, is_trusted=trusted, asked=Asked(notice, source)
-            )
+            asked = self._read_asked(notice, source)
+            return exchange.grant(overrides_gpc=override_gpc, is_trusted=trusted, asked=asked)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
             _refuse(self._tracker.core, error, "consent.grant")
             return False
@@ -274,7 +275,8 @@ class Consent:
             source: Who asked them, for the ledger, such as `cmp:NAME`; empty for the app itself.
         """
         try:
-            self._tracker.open().deny(is_trusted=trusted, asked=Asked(notice, source))
+            asked = self._read_asked(notice, source)
+            self._tracker.open().deny(is_trusted=trusted, asked=asked)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
             _refuse(self._tracker.core, error, "consent.deny")
 
@@ -283,6 +285,17 @@ class Consent:
     ) -> None:
         """Record a withdrawal. The same act as `deny`."""
         self.deny(trusted=trusted, notice=notice, source=source)
+
+    def _read_asked(self, notice: object, source: object) -> Asked:
+        """Answer what can be recorded of how a visitor was asked: their choice counts anyway."""
+        is_notice = isinstance(notice, Notice) and all(isinstance(text, str) for text in notice)
+        is_source = isinstance(source, str) and _SOURCE.fullmatch(source) is not None
+        if (is_notice or notice is None) and is_source:
+            return Asked(notice, source)  # type: ignore[arg-type]  # checked in the two lines above
+        message = "A notice is an mp_asgi.Notice of two texts, and a source is cmp:NAME."
+        _refuse(self._tracker.core, InvalidEvent("invalid_notice", message), "consent")
+        kept = notice if is_notice else None
+        return Asked(kept, source if is_source else "")  # type: ignore[arg-type]  # likewise
 
 
 class People:

@@ -7,12 +7,13 @@ from enum import IntEnum
 
 from .consent.policy import Decision
 from .core import Core
-from .events import SIGNALS
+from .events import OVERRIDE
 from .head import RequestHead
 from .identity import MAX_SKEW_SECONDS, IdentityMode, Visitor, mint
 from .jar import Jar
 from .settings import COOKIE_MAX_AGE
 
+_SAID = frozenset({"own", "operator", OVERRIDE})
 LOGIN_REFRESH_SECONDS = 60  # an app may identify on every request: one cookie a minute
 
 
@@ -50,9 +51,10 @@ def recall_stop(jar: Jar, core: Core) -> None:
     elif core.accounts is not None:
         standing = core.accounts.get(jar.key)
         if standing is not None and standing.denied_at is not None:
-            # A signal may end again; what a person said holds until they say otherwise.
-            is_signal = standing.source in SIGNALS
-            jar.stop(None if is_signal else standing.denied_at)
+            # A signal or a manager may say otherwise later; what a person told us, or an operator
+            # for them, holds until they do.
+            is_said = standing.source in _SAID
+            jar.stop(standing.denied_at if is_said else None)
 
 
 def recognise(jar: Jar, core: Core, head: RequestHead, now: float) -> Decision:
@@ -60,7 +62,8 @@ def recognise(jar: Jar, core: Core, head: RequestHead, now: float) -> Decision:
     if jar.decision is not None and now <= jar.decided_until:
         decision = jar.decision
     else:
-        default, is_lasting = core.read_default(head), core.defaults.constant is not None
+        default = core.read_default(head, has_cookies=jar.has_own)
+        is_lasting = core.defaults.constant is not None
         decision = jar.decide(core.policy, default, now, is_lasting=is_lasting)
     if not decision.is_granted or jar.decision is None or jar.has_unreadable:
         return decision

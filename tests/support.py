@@ -187,6 +187,10 @@ class MemoryLedger:
         self.calls: list[str] = []
         self.error: Exception | None = None
 
+    def open(self) -> None:
+        if self.error is not None:
+            raise self.error
+
     def append(self, items: Sequence[Act | Link]) -> None:
         self._note("append")
         self.items += [item for item in items if item not in self.items]

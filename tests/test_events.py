@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mp_asgi.events import Act, ActState, Notice, Standing
+from mp_asgi.events import RENEWAL_SECONDS, Act, ActState, Notice, Standing
 from mp_asgi.ledger.standing import PastAct, stand
 from tests.support import NOW, make_act
 
@@ -159,3 +159,20 @@ def test_a_notice_is_known_by_the_hash_of_its_text_alone():
 
 def test_a_notice_that_is_no_valid_text_has_a_hash_too():
     assert Notice("en", "\ud800").digest != Notice("en", "?").digest
+
+
+@pytest.mark.parametrize("state", [ActState.DENIED, ActState.ERASED], ids=["denial", "tombstone"])
+def test_what_is_only_read_again_ends_no_denial(state):
+    standing = make_act(state, at=NOW - 5).standing()
+
+    read_again = make_act(ActState.GRANTED, at=NOW, is_act=False)
+
+    assert not read_again.is_news(standing)
+    assert make_act(ActState.GRANTED, at=NOW).is_news(standing)
+
+
+def test_the_same_grant_is_worth_recording_again_after_a_month():
+    standing = make_act(ActState.GRANTED, at=NOW).standing()
+
+    assert not make_act(ActState.GRANTED, at=NOW + RENEWAL_SECONDS - 1).is_news(standing)
+    assert make_act(ActState.GRANTED, at=NOW + RENEWAL_SECONDS).is_news(standing)

@@ -463,14 +463,18 @@ def test_without_a_ledger_nothing_is_told():
     assert (desk.sink.records, desk.sink.asked) == ([], [])
 
 
-def test_a_login_tells_who_met_which_device_once():
+def test_what_leaves_tells_who_met_which_device_once():
     desk = with_ledger()
 
     desk.exchange.identify("U1")
-    desk.exchange.identify("U1")
+    desk.exchange.track("One", None)
+    desk.respond()
+    desk.exchange.track("Two", None)
+    desk.exchange.close("connection")
 
     keys = desk.core.keys
-    assert desk.sink.records == [Link("U1", A, keys.user_key("U1"), keys.device_key(A), NOW)]
+    links = [item for item in desk.sink.records if isinstance(item, Link)]
+    assert links == [Link("U1", A, keys.user_key("U1"), keys.device_key(A), NOW)]
 
 
 def test_a_login_without_a_grant_tells_nothing():

@@ -33,7 +33,12 @@ def make_grounds(
 ):
     core = make_core(has_ledger=True, **settings)
     head = RequestHead(core.heads, NOW, "https", client, list(headers))
-    signals = Signals(OwnCookies(own), act=act, managers=managers, default=core.read_default(head))
+    signals = Signals(
+        OwnCookies(own),
+        act=act,
+        managers=managers,
+        default=core.read_default(head, has_cookies=False),
+    )
     return Grounds(core, head, decision, signals, at=NOW, asked=asked)
 
 
@@ -166,6 +171,7 @@ def test_the_circumstances_are_told_in_full():
         "region": "",
         "source": "own",
         "evidence": "",
+        "is_act": True,
     }
 
 
@@ -207,3 +213,20 @@ def test_a_remembered_grant_is_filed_under_whoever_was_told(source, expected):
     [act] = make_grounds(granted, own=OWN._replace(source=source)).of_devices([b"device"])
 
     assert act.source == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "own_at", "expected"),
+    [
+        pytest.param(Reason.COOKIE_GRANTED, NOW - 100, NOW - 100, id="our-cookie-tells-when"),
+        pytest.param(Reason.HEADER_GRANTED, NOW - 100, NOW, id="a-header-does-not"),
+    ],
+)
+def test_a_grant_that_is_read_again_counts_from_its_own_time_and_is_no_act(
+    reason, own_at, expected
+):
+    granted = Decision(State.GRANTED, reason, "cookie", Kind.EXPLICIT)
+
+    [act] = make_grounds(granted, own=OWN._replace(at=int(own_at))).of_devices([b"device"])
+
+    assert (act.at, act.is_act) == (expected, False)

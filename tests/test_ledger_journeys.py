@@ -12,9 +12,11 @@ import pytest
 from mp_asgi.accounts import FRESH_SECONDS
 from mp_asgi.delivery.lanes import MAX_DELAY_SECONDS
 from mp_asgi.dev import StandIn
-from mp_asgi.events import ActState, Standing
+from mp_asgi.events import ActState, Notice, Standing
 from tests.doors import (
+    END,
     GPC,
+    START,
     Browser,
     Row,
     World,
@@ -576,3 +578,64 @@ def test_a_persons_own_refusal_is_recorded_after_their_browsers(pair):
     pair.pass_time()
 
     assert (pair.stand().state, pair.stand().source) == (ActState.DENIED, "own")
+
+
+# --- what is read again, and what cannot be recorded ----------------------------------------------
+
+
+def test_an_old_cookie_ends_no_tombstone(open_world):
+    pair = Pair(open_world)
+    pair.laptop.visit(grant(), track("Before"))
+    pair.pass_time()
+    cookie = pair.laptop.jar["__Host-mp_id"].value
+    pair.away.analytics.erase(cookies=[cookie], seconds=0)
+    pair.pass_time()
+
+    pair.laptop.visit(identify("U9"), track("Sneak"))
+    pair.pass_time()
+
+    assert "Sneak" not in [row.name for row in pair.home.rows()]
+
+
+@pytest.mark.parametrize(
+    "notice",
+    ["banner v3", ("en", "text"), Notice("en", None), Notice(None, "text"), 5],
+    ids=["text", "tuple", "no-text", "no-language", "number"],
+)
+def test_a_wrong_notice_loses_nobodys_choice(pair, notice):
+    pair.laptop.visit(grant())
+    pair.pass_time()
+    pair.laptop.visit(login("U1"), deny(notice=notice))
+    pair.pass_time()
+    stood = pair.stand()
+    pair.laptop.visit(grant(notice=notice), track("Agreed"))
+    pair.pass_time()
+
+    assert stood.state is ActState.DENIED
+    assert [row.name for row in pair.home.rows()] == ["Agreed"]
+    assert pair.home.stats().refused["invalid_notice"] > 0
+
+
+def test_a_link_is_of_what_left(open_world):
+    pair = Pair(open_world)
+    pair.laptop.visit(grant())
+    pair.pass_time()
+
+    pair.laptop.visit(START, identify("U1"), track("Late"), END)
+    pair.pass_time()
+
+    [row] = pair.home.rows()
+    key = pair.home.analytics.core.keys.user_key("U1")
+    assert [link.device_id for link in pair.home.analytics.ledger.links_of_user(key)] == [
+        row.device
+    ]
+
+
+def test_who_never_agreed_is_linked_to_nothing(open_world):
+    pair = Pair(open_world, consent_from=lambda connection: None)
+
+    pair.laptop.visit(identify("U1"), track("Nothing"))
+    pair.pass_time()
+
+    key = pair.home.analytics.core.keys.user_key("U1")
+    assert pair.home.analytics.ledger.links_of_user(key) == []

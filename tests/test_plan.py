@@ -315,7 +315,7 @@ def manager(said, at=None, name="klaro"):
 
 
 def mirror(is_granted, age=0, *, revision=1, version="v1", name="klaro"):
-    return Choice(is_granted, version, int(NOW) - age, revision, mirror_source(name))
+    return Choice(is_granted, version, int(NOW) - age, revision, mirror_source(name.split("+")))
 
 
 def shelve(managers, own=None, *, is_current=True, verified=()):

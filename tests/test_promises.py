@@ -160,7 +160,9 @@ class Model:
             return "denied"
         if has_grant or (visit.header == "granted" and not visit.is_cross_site):
             return "granted"
-        if choice is not None or not self.is_opt_out:
+        # From another site, the browser may have left a refusal at home.
+        is_unheard = visit.is_cross_site and device_id is None
+        if choice is not None or not self.is_opt_out or is_unheard:
             return "unknown"
         return "denied" if visit.header == "perhaps" else "granted"
 

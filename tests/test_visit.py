@@ -143,9 +143,16 @@ def test_what_a_jar_knows_of_its_stop_is_not_forgotten():
     [
         pytest.param(None, (False, None), id="unknown"),
         pytest.param(Standing(ActState.GRANTED, NOW), (False, None), id="granted"),
-        pytest.param(Standing(ActState.DENIED, NOW, NOW - 1), (True, NOW - 1), id="denied"),
         pytest.param(
-            Standing(ActState.GRANTED, NOW, NOW - 9, NOW - 2), (True, NOW - 9), id="granted-again"
+            Standing(ActState.DENIED, NOW, NOW - 1, source="own"), (True, NOW - 1), id="denied"
+        ),
+        pytest.param(
+            Standing(ActState.GRANTED, NOW, NOW - 9, NOW - 2, source="own"),
+            (True, NOW - 9),
+            id="granted-again",
+        ),
+        pytest.param(
+            Standing(ActState.DENIED, NOW, NOW - 1, source="cmp:klaro"), (True, None), id="manager"
         ),
         pytest.param(
             Standing(ActState.DENIED, NOW, NOW - 1, source="sec-gpc"), (True, None), id="by-gpc"

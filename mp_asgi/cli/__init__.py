@@ -1,6 +1,7 @@
 """Read the command line and call the one command it names."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 if it went well, 1 on a problem, 2 on wrong usage.
     """
+    _print_anything()
     parser = argparse.ArgumentParser(
         prog="mp-asgi", description="Mixpanel server-side tracking, with consent."
     )
@@ -33,3 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return code
+
+
+def _print_anything() -> None:
+    """Let a terminal without the letters of an ID show their numbers instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -3,11 +3,14 @@
 import argparse
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from mp_asgi.erasure.eraser import LEDGER_PEOPLE
+from mp_asgi.erasure.people import Person
 from mp_asgi.events import Act, ActState
 
 from .people import (
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
             command: _Command = args.command
             return command(args, desktop, require_ledger(desktop))
 
-    return guard("consent", call)
+    return guard("consent", call, as_json=args.json)
 
 
 def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -89,7 +92,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description="Recompute the whole chain. Note the head that it prints somewhere else: given "
         "to a later run, it shows whether records at the end were taken away.",
     )
-    parser.add_argument("--head", default="", metavar="HASH", help="a head noted earlier")
+    parser.add_argument("--head", type=_parse_head, metavar="HASH", help="a head noted earlier")
     _finish(parser, _verify)
 
 
@@ -161,7 +164,7 @@ def _print_csv(records: Iterable[dict[str, Any]]) -> None:
 
 
 def _verify(args: argparse.Namespace, desktop: Desktop, ledger: "Ledger") -> int:
-    found = ledger.verify(args.head)
+    found = ledger.verify(args.head or "")
     if args.json:
         print(
             json.dumps(
@@ -183,23 +186,31 @@ def _verify(args: argparse.Namespace, desktop: Desktop, ledger: "Ledger") -> int
 def _revoke(args: argparse.Namespace, desktop: Desktop, ledger: "Ledger") -> int:
     people = read_people(args.file, desktop.reader)
     at = desktop.time.clock()
-    ledger.append(
-        [
-            Act(
-                key=person.key,
-                subject=person.subject,
-                state=ActState.DENIED,
-                at=at,
-                source="operator",
-            )
-            for person in people
-        ]
-    )
+    revoked = 0
+    for start in range(0, len(people), LEDGER_PEOPLE):
+        part = people[start : start + LEDGER_PEOPLE]
+        standings = ledger.standings([person.key for person in part])
+        denials = [_deny(person, at) for person in part]
+        news = [act for act in denials if act.is_news(standings.get(act.key))]
+        ledger.append(news)
+        revoked += len(news)
+    denied = len(people) - revoked
     if args.json:
-        print(json.dumps({"revoked": len(people)}))
+        print(json.dumps({"revoked": revoked, "denied_before": denied}))
     else:
-        print(f"Recorded a denial for {count(len(people), 'ID')}. {_NOTE}")
+        before = f" {count(denied, 'ID')} had one before." if denied else ""
+        print(f"Recorded a denial for {count(revoked, 'ID')}.{before} {_NOTE}")
     return 0
+
+
+def _deny(person: Person, at: float) -> Act:
+    return Act(
+        key=person.key,
+        subject=person.subject,
+        state=ActState.DENIED,
+        at=at,
+        source="operator",
+    )
 
 
 def _defuse(value: Any) -> Any:
@@ -207,6 +218,13 @@ def _defuse(value: Any) -> Any:
     return (
         f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
     )
+
+
+def _parse_head(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        message = f"{text!r} is no head; write the 64 digits that verify printed"
+        raise argparse.ArgumentTypeError(message)
+    return text
 
 
 def _parse_start(text: str) -> float:

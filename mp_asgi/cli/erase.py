@@ -5,14 +5,16 @@ import json
 import os
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from mp_asgi.erasure.eraser import SEND_SECONDS, Eraser
-from mp_asgi.erasure.jobs import Compliance, JobKind
+from mp_asgi.erasure.jobs import Compliance, JobKind, JobState
 from mp_asgi.erasure.people import Person
 from mp_asgi.erasure.receipt import NOT_STOPPED, Receipt
+from mp_asgi.errors import MixpanelASGIError
 from mp_asgi.events import Subject
 
 from .people import (
@@ -26,11 +28,13 @@ from .people import (
     guard,
     mask,
     open_desktop,
+    parse_task_id,
     read_people,
     require_api,
 )
 from .progress import Progress, make_progress
 
+_HELD: Final = "kept until a later run finds that Mixpanel is done"
 _FENCE: Final = "Seconds until no earlier send is under way"
 
 
@@ -57,8 +61,15 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     _add_output(parser)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--status", metavar="TASK", help="only ask how far a job is")
-    group.add_argument("--cancel", metavar="TASK", help="only cancel a job that has not started")
+    group.add_argument(
+        "--status", type=parse_task_id, metavar="TASK", help="only ask how far a job is"
+    )
+    group.add_argument(
+        "--cancel",
+        type=parse_task_id,
+        metavar="TASK",
+        help="only cancel a job that has not started",
+    )
     parser.set_defaults(run=run)
 
 
@@ -77,14 +88,13 @@ def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
     """Do what the arguments say. Return the exit code."""
 
     def call() -> int:
+        if args.status is not None or args.cancel is not None:
+            with open_desktop(moment, has_ledger=False) as desktop:
+                return _ask_about_task(args, desktop)
         with open_desktop(moment) as desktop, closing(make_progress()) as progress:
-            if args.status is not None:
-                return ask_status(desktop, JobKind.DELETION, args.status, as_json=args.json)
-            if args.cancel is not None:
-                return _cancel(desktop, args.cancel, as_json=args.json)
             return _Run(args, desktop, progress).run()
 
-    return guard("erase", call)
+    return guard("erase", call, as_json=args.json)
 
 
 class _Run:
@@ -114,24 +124,29 @@ class _Run:
             return self._plan(self._eraser.find(people, before))
         try:
             receipt = self._erase(people, before)
-        except KeyboardInterrupt:
-            if self._receipt is None:
+        except (KeyboardInterrupt, MixpanelASGIError, OSError) as error:
+            if self._receipt is None or not self._receipt.has_begun:
                 raise
-            print("mp-asgi erase: interrupted. What was done stays done.", file=sys.stderr)
-            self._show(self._receipt)
-            return 1
+            reason = str(error).rstrip(".") or "Interrupted"
+            problem = f"{reason}. What was done stays done. Run this again."
+            receipt = replace(self._receipt, problems=(problem,))
         self._show(receipt)
         return 1 if receipt.problems else 0
 
-    def _erase(self, people: list[Person], before: Receipt | None) -> Receipt:
+    def _erase(self, people: list[Person], receipt: Receipt | None) -> Receipt:
         args = self._args
-        receipt = self._eraser.erase(
-            people,
-            compliance=Compliance(args.compliance.upper()),
-            receipt=before,
-            reveals=args.reveal,
-        )
-        return self._eraser.wait(receipt) if args.wait else receipt
+        while True:
+            receipt = self._eraser.erase(
+                people,
+                compliance=Compliance(args.compliance.upper()),
+                receipt=receipt,
+                reveals=args.reveal,
+            )
+            if not args.wait or receipt.problems or receipt.is_finished:
+                return receipt
+            receipt = self._eraser.wait(receipt)
+            if receipt.problems:
+                return receipt
 
     def _pass_fence(self) -> None:
         total = int(SEND_SECONDS)
@@ -169,9 +184,12 @@ class _Run:
         return 0
 
 
-def _cancel(desktop: Desktop, task_id: str, *, as_json: bool) -> int:
-    require_api(desktop).cancel(task_id)
-    print(json.dumps({"task_id": task_id, "is_cancelled": True}) if as_json else "Cancelled.")
+def _ask_about_task(args: argparse.Namespace, desktop: Desktop) -> int:
+    if args.status is not None:
+        return ask_status(desktop, JobKind.DELETION, args.status, as_json=args.json)
+    require_api(desktop).cancel(args.cancel)
+    content = {"task_id": args.cancel, "is_cancelled": True}
+    print(json.dumps(content) if args.json else "Cancelled.")
     return 0
 
 
@@ -182,14 +200,21 @@ def _load(path: Path | None) -> Receipt | None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Put a file in the place of another, whole or not at all, for its owner alone."""
+    """Put a file in the place of another, whole or not at all, for its owner alone.
+
+    Raises:
+        OSError: Names the path that was given, not the one beside it.
+    """
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _render(receipt: Receipt) -> str:
@@ -201,7 +226,7 @@ def _render(receipt: Receipt) -> str:
         ("fence", _when(receipt.fenced_at, "not waited for")),
         ("outbox", "out of reach from here; each process drops what it reads a tombstone for"),
         ("Mixpanel", _render_jobs(receipt)),
-        ("ledger", _when(receipt.cleared_at, "kept", f", {cleared} emptied, links gone")),
+        ("ledger", _when(receipt.cleared_at, _HELD, f", {cleared} emptied, links gone")),
     ]
     if receipt.entombed_at is None:
         rows[2:3] = [("outbox", "out of reach from here; what waits there will be sent")]
@@ -218,8 +243,23 @@ def _render_jobs(receipt: Receipt) -> str:
         + count(len(job.keys), job.subject.value)
         for job in receipt.jobs
     ]
-    hint = "" if receipt.is_finished else "; it may take 30 days, --status TASK tells"
-    return f"{count(len(receipt.jobs), 'job')} taken{hint}{''.join(lines)}"
+    return f"{_count_jobs(receipt)}{''.join(lines)}"
+
+
+def _count_jobs(receipt: Receipt) -> str:
+    states = [job.status.state for job in receipt.jobs]
+    lost = sum(state.is_lost for state in states)
+    done = states.count(JobState.SUCCESS)
+    under_way = len(states) - lost - done
+    remedy = " and asked for again" if receipt.is_taken else "; run this again"
+    words = [
+        f"{count(done, 'job')} done" if done else "",
+        f"{count(lost, 'job')} failed{remedy}" if lost else "",
+        f"{count(under_way, 'job')} taken; it may take 30 days, --status TASK tells"
+        if under_way
+        else "",
+    ]
+    return ", ".join(filter(None, words))
 
 
 def _when(at: float | None, otherwise: str, more: str = "") -> str:

@@ -43,7 +43,7 @@ def list_signals(
         user: Who is logged in.
     """
     jar = core.jars.read(head.cookie, is_secure=core.schemes.is_secure(head))
-    default = core.read_default(head)
+    default = core.read_default(head, has_cookies=jar.has_own)
     signals = Hearing(
         core.settings,
         core.policy,

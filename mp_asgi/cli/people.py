@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from mp_asgi.analytics import Analytics
+from mp_asgi.analytics import Analytics, make_ledger
 from mp_asgi.erasure.eraser import NOT_ASKED
-from mp_asgi.erasure.jobs import JobKind
+from mp_asgi.erasure.jobs import JobKind, is_task_id
 from mp_asgi.erasure.mixpanel import PrivacyAPI
 from mp_asgi.erasure.pace import Pace
 from mp_asgi.erasure.people import PeopleReader, Person, UnreadablePeople
@@ -63,7 +63,7 @@ class Desktop:
 
     Attributes:
         reader: Makes people of IDs.
-        ledger: None if none is configured.
+        ledger: None if none is configured, or if the command needs none.
         api: Mixpanel's; None without an OAuth token.
         time: The time it lives in.
     """
@@ -83,6 +83,17 @@ def add_file(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file with one ID a line; standard input if it is - or left out",
     )
+
+
+def parse_task_id(text: str) -> str:
+    """Answer a task ID of the command line.
+
+    Raises:
+        ArgumentTypeError: It cannot be one.
+    """
+    if not is_task_id(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no task ID of Mixpanel")
+    return text
 
 
 def read_people(path: str, reader: PeopleReader) -> list[Person]:
@@ -107,16 +118,22 @@ def mask(person: Person, *, is_revealed: bool) -> str:
 
 
 @contextmanager
-def open_desktop(moment: Time) -> "Iterator[Desktop]":
+def open_desktop(moment: Time, *, has_ledger: bool = True) -> "Iterator[Desktop]":
     """Lend what the environment configures.
+
+    Args:
+        moment: The time to live in.
+        has_ledger: Whether the command needs the ledger, which is never created here: an empty
+            one at a wrong place would know nobody, and say so as if that were true.
 
     Raises:
         MixpanelASGIError: Something needed is missing or cannot be used.
     """
     # Who is switched off must be able to erase.
     settings = replace(Settings.from_env(), enabled=True)
-    analytics = Analytics(settings, clock=moment.clock)
-    core, ledger = analytics.core, analytics.ledger
+    # Switched off, it opens no ledger of its own.
+    core = Analytics(replace(settings, enabled=False), clock=moment.clock).core
+    ledger = make_ledger(settings, moment.clock, creates=False) if has_ledger else None
     reader = PeopleReader(core.keys, core.mode, core.id_signer)
     has_token = bool(settings.oauth_token)
     api = PrivacyAPI(settings, Pace(moment.monotonic, moment.sleep)) if has_token else None
@@ -127,22 +144,31 @@ def open_desktop(moment: Time) -> "Iterator[Desktop]":
             ledger.close()
 
 
-def guard(command: str, call: Callable[[], int]) -> int:
-    """Call, and say in one sentence what went wrong. Return the exit code."""
+def guard(command: str, call: Callable[[], int], *, as_json: bool) -> int:
+    """Call, and say in one sentence what went wrong. Return the exit code.
+
+    Args:
+        command: Its name.
+        call: Answers the exit code.
+        as_json: Whether standard output gets the sentence, too, as one JSON object.
+    """
+    prefix = f"mp-asgi {command}: "
     try:
         return call()
+    except BrokenPipeError:
+        raise
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        code, text, prefix = 1, str(error), ""
     except (UnreadablePeople, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        print(f"mp-asgi {command}: {error}", file=sys.stderr)
-        return 2
+        code, text = 2, str(error)
     except MixpanelASGIError as error:
-        print(f"mp-asgi {command}: {error}", file=sys.stderr)
+        code, text = 1, str(error)
     except KeyboardInterrupt:
-        print(f"mp-asgi {command}: interrupted. Run it again to go on.", file=sys.stderr)
-    return 1
+        code, text = 1, "interrupted. Run it again to go on."
+    print(f"{prefix}{text}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": text}))
+    return code
 
 
 def require_api(desktop: Desktop) -> PrivacyAPI:

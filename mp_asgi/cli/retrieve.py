@@ -20,6 +20,7 @@ from .people import (
     guard,
     mask,
     open_desktop,
+    parse_task_id,
     read_people,
 )
 from .progress import Progress, make_progress
@@ -35,7 +36,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     add_file(parser)
     parser.add_argument("--wait", action="store_true", help="wait for Mixpanel's links")
-    parser.add_argument("--status", metavar="TASK", help="only ask how far a job is")
+    parser.add_argument(
+        "--status", type=parse_task_id, metavar="TASK", help="only ask how far a job is"
+    )
     parser.add_argument("--reveal", action="store_true", help="print raw IDs, not their hashes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
@@ -45,12 +48,13 @@ def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
     """Do what the arguments say. Return the exit code."""
 
     def call() -> int:
-        with open_desktop(moment) as desktop, closing(make_progress()) as progress:
-            if args.status is not None:
+        if args.status is not None:
+            with open_desktop(moment, has_ledger=False) as desktop:
                 return ask_status(desktop, JobKind.RETRIEVAL, args.status, as_json=args.json)
+        with open_desktop(moment) as desktop, closing(make_progress()) as progress:
             return _retrieve(args, desktop, progress)
 
-    return guard("retrieve", call)
+    return guard("retrieve", call, as_json=args.json)
 
 
 def _retrieve(args: argparse.Namespace, desktop: Desktop, progress: Progress) -> int:

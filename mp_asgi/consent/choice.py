@@ -1,13 +1,14 @@
 """Carry a visitor's own choice in the consent cookie. No identifier is inside."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
 _SOURCES: Final = frozenset({"own", "gpc-override", "unreadable"})
 _MIRROR: Final = "mirror:"
-_MIRRORED: Final = re.compile(r"mirror:[A-Za-z0-9_-]{1,64}")
+_MIRRORED: Final = re.compile(r"mirror:[A-Za-z0-9_-]{1,64}(\+[A-Za-z0-9_-]{1,64}){0,31}")
 
 
 class Choice(NamedTuple):
@@ -20,7 +21,8 @@ class Choice(NamedTuple):
         revision: Counts the choices of this browser.
         source: `own`, `gpc-override` (granted in a request that carried GPC), `unreadable`
             (a denial that stands in for a cookie we could not read) or `mirror:NAME` (what the
-            consent manager of that name said, for when its cookie is missing).
+            consent manager of that name said, for when its cookie is missing; several names are
+            joined by `+`).
     """
 
     is_granted: bool
@@ -30,9 +32,11 @@ class Choice(NamedTuple):
     source: str
 
     @property
-    def mirrored(self) -> str:
-        """Name of the consent manager that this mirrors; empty for a choice made with us."""
-        return self.source.removeprefix(_MIRROR) if self.source.startswith(_MIRROR) else ""
+    def mirrored(self) -> tuple[str, ...]:
+        """Names of the consent managers that this mirrors; none for a choice made with us."""
+        if not self.source.startswith(_MIRROR):
+            return ()
+        return tuple(self.source.removeprefix(_MIRROR).split("+"))
 
     def render(self) -> bytes:
         """Render the value to sign."""
@@ -51,9 +55,9 @@ class Choice(NamedTuple):
             return None
 
 
-def mirror_source(manager: str) -> str:
-    """Answer the source of a choice that mirrors this consent manager's."""
-    return _MIRROR + manager
+def mirror_source(managers: Iterable[str]) -> str:
+    """Answer the source of a choice that mirrors these consent managers'."""
+    return _MIRROR + "+".join(managers)
 
 
 def _is_source(source: str) -> bool:

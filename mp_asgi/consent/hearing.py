@@ -104,7 +104,7 @@ class Hearing:
         act = Choice(
             is_granted=is_granted,
             version=self._policy.version.name,
-            at=int(now),
+            at=int(now if is_granted else self._stamp_denial(now)),
             revision=(before.revision if before else 0) + 1,
             source="gpc-override" if has_overridden else "own",
         )
@@ -115,6 +115,12 @@ class Hearing:
             self.acted_at, self.asked = now, asked
         self._signals.act = act
         self.decision = self._policy.decide(self._signals, now)
+
+    def _stamp_denial(self, now: float) -> float:
+        """Answer a time behind what the manager's cookie claims: it was told yes before."""
+        managers = self._signals.managers
+        is_ahead = managers.said is Said.GRANTED and managers.at is not None
+        return max(now, (managers.at or 0.0) + 1) if is_ahead else now
 
     def hear_app(self, answer: AppAnswer, now: float) -> None:
         """Take the app's stored answer; a choice made in this request is newer."""

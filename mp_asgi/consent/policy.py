@@ -117,7 +117,10 @@ class AppAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AccountAnswer:
-    """What the ledger says of the user who is logged in, as far as this process remembers."""
+    """What the ledger says of the user who is logged in, as far as this process remembers.
+
+    `UNREADABLE`: this process has not heard. That changes nothing but for cookieless counting.
+    """
 
     said: Said = Said.NOTHING
     at: float | None = None
@@ -208,13 +211,16 @@ class ConsentPolicy:
         )
 
     def _may_speak(self, mirror: Choice, managers: ManagersSaid) -> bool:
-        """Whether a mirror speaks: only while the manager's own cookie is absent.
+        """Whether a mirror speaks: only while a manager's own cookie is absent.
 
-        A manager that the site has given up can still have been told no, until another one's
+        Managers that the site has given up can still have been told no, until another one's
         cookie says what is chosen now.
         """
-        if mirror.mirrored in self.managers:
-            return mirror.mirrored not in managers.present
+        configured = self.managers.intersection(mirror.mirrored)
+        if configured and mirror.is_granted:
+            return configured.isdisjoint(managers.present)
+        if configured:
+            return not configured.issubset(managers.present)  # one of them may still say no
         return not mirror.is_granted and not managers.present
 
     def _explicit_denial(self, signals: Signals, own: Choice | None, now: float) -> Decision | None:
@@ -251,8 +257,8 @@ class ConsentPolicy:
         managers = signals.managers
         if own.mirrored or not self._is_managers_grant(managers, now):
             return False
-        # Ours is cut to the second it was made in.
-        is_newer = managers.at is not None and managers.at >= own.at + 1
+        # Ours is cut to the second it was made in; a time that is still to come proves nothing.
+        is_newer = managers.at is not None and own.at + 1 <= managers.at <= now + MAX_SKEW_SECONDS
         return is_newer or own.source == "unreadable"
 
     def _browser_denial(self, signals: Signals, own: Choice | None, now: float) -> Decision | None:
@@ -342,7 +348,8 @@ def _by_default(signals: Signals) -> Decision:
     if signals.header is Said.UNREADABLE:
         return _HEADER_UNREADABLE if is_opt_out else _NO_CHOICE
     if signals.default is Default.COOKIELESS:
-        return _COOKIELESS
+        # The ledger cannot be asked about who is only counted: a user may have refused there.
+        return _NO_CHOICE if signals.account.said is Said.UNREADABLE else _COOKIELESS
     return _OPT_OUT_DEFAULT if is_opt_out else _NO_CHOICE
 
 

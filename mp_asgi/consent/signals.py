@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from mp_asgi.head import RequestHead
 from mp_asgi.readers import Said
 
 from .choice import Choice
@@ -91,6 +92,18 @@ def is_cross_site(read_header: Callable[[bytes], bytes | None]) -> bool:
         return fetch_site is not None
     here = _host_and_port(b"//" + (read_header(b"host") or b""))
     return here is None or _host_and_port(origin) != here
+
+
+def has_withheld_cookies(head: RequestHead, samesite: str) -> bool:
+    """Whether the browser kept our cookies to itself: then their absence says nothing.
+
+    From another site, SameSite=Lax lets them travel only when a person follows a link (a GET,
+    which has no Origin), SameSite=Strict never (rfc6265bis 5.6.7).
+    """
+    if samesite == "None" or not is_cross_site(head.header):
+        return False
+    is_link = head.is_navigation() and head.header(b"origin") is None
+    return samesite == "Strict" or not is_link
 
 
 def _host_and_port(url: bytes) -> tuple[str, int | None] | None:

@@ -11,15 +11,19 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from mp_asgi.errors import Unavailable
+from mp_asgi.errors import MixpanelASGIError, Unavailable
 from mp_asgi.events import Act, Entry, Link, Standing
 
+from .choices import Choices
 from .counters import Counters
 from .lanes import Circuit
 
-MAX_WAITING: Final = 100_000  # choices that wait for a database that is down
+MAX_ASKED: Final = 100_000  # questions that wait; more are asked again later
 BATCH: Final = 200  # choices in one transaction
 ASK_BATCH: Final = 1_000
+
+#: What a ledger raises for an item that is not what it should be: no waiting mends it.
+_UNKEEPABLE: Final = (TypeError, ValueError, AttributeError, LookupError)
 
 _Answer = TypeVar("_Answer")
 Answers = Mapping[bytes, Standing | None]
@@ -29,6 +33,10 @@ logger = logging.getLogger("mp_asgi.delivery")
 
 class Ledger(Protocol):
     """What a ledger does for delivery. Every call may block and may raise."""
+
+    def open(self) -> None:
+        """Make ready; more than once does nothing."""
+        ...
 
     def append(self, items: Sequence[Act | Link]) -> None:
         """Keep all of them or none; the same item twice is one record."""
@@ -72,22 +80,25 @@ class Recorder:
         self._random = random
         self._on_answers = on_answers
         self._learning = learning
-        self._waiting: deque[Act | Link] = deque()
-        self._asked: deque[bytes] = deque(maxlen=MAX_WAITING)
+        self._choices = Choices()
+        self._asked: deque[bytes] = deque(maxlen=MAX_ASKED)
+        self._is_open = False
         # Whoever appends holds it, so that choices keep their order.
         self._appending = threading.Lock()
+        self._settled = threading.Condition()
         self._circuit = Circuit()
         self._has_told = False
+        self._told: set[str] = set()
 
     # --- on the request path: appends, takes no lock, never raises ----------------------------
 
     def record(self, item: Act | Link) -> None:
         """Take a choice, to be kept as soon as the database allows."""
-        if len(self._waiting) >= MAX_WAITING:
+        if self._choices.add(item):
+            self.wake.set()
+        else:
             self._counters.count("unrecorded")
-            return
-        self._waiting.append(item)
-        self.wake.set()
+            self._tell_once("full", "too many choices wait for the consent ledger; more are lost")
 
     def ask(self, key: bytes) -> None:
         """Look a subject up, and tell `on_answers`."""
@@ -96,7 +107,7 @@ class Recorder:
 
     def waiting(self) -> int:
         """Count what is not recorded yet."""
-        return len(self._waiting)
+        return len(self._choices)
 
     # --- off the request path -----------------------------------------------------------------
 
@@ -131,12 +142,27 @@ class Recorder:
             Unavailable: The ledger failed; what is not recorded waits.
         """
         with self._appending:
-            while self._waiting:
-                batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
-                self._guard(partial(self._append, batch))
-                for _ in batch:
-                    self._waiting.popleft()
+            while batch := self._choices.first(BATCH):
+                self._guard(partial(self._append_all, batch))
+                with self._learning:
+                    self._choices.remove(batch)
+                with self._settled:
+                    self._settled.notify_all()
                 self._tell({item.key for item in batch if isinstance(item, Act)})
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until what was chosen before is recorded, by the thread that does it.
+
+        Returns:
+            Whether it is, within so many seconds.
+        """
+        place = self._choices.last_place()
+        with self._settled:
+            self._circuit.close()  # somebody waits: try at once, whatever failed before
+            self.wake.set()
+            return self._settled.wait_for(
+                lambda: self._choices.is_past(place), timeout=max(0.0, seconds)
+            )
 
     def screen(self, entries: Sequence[Entry]) -> list[bool]:
         """Answer which entries may leave, as the ledger says now.
@@ -159,6 +185,29 @@ class Recorder:
             for entry in entries
         ]
 
+    def _append_all(self, batch: Sequence[Act | Link]) -> None:
+        """Append a batch; one item that cannot be kept stops no other."""
+        try:
+            self._append(batch)
+        except MixpanelASGIError:
+            raise
+        except _UNKEEPABLE:
+            for item in batch:
+                self._append_one(item)
+
+    def _append_one(self, item: Act | Link) -> None:
+        bare = _bare(item)
+        for kept in (item, *bare):
+            try:
+                return self._append([kept])
+            except MixpanelASGIError:
+                raise
+            except _UNKEEPABLE as error:
+                text = f"a choice could not be recorded as it was given ({type(error).__name__})"
+                self._tell_once("unkeepable", text)
+        self._counters.count("unrecorded")
+        return None
+
     def _append(self, batch: Sequence[Act | Link]) -> None:
         keys = {item.key for item in batch if isinstance(item, Act)}
         known: dict[bytes, Standing] = dict(self._ledger.standings(keys)) if keys else {}
@@ -178,17 +227,20 @@ class Recorder:
             with self._appending:
                 self._tell(keys)
 
-    def _tell(self, keys: Collection[bytes]) -> None:
+    def _tell(self, keys: set[bytes]) -> None:
         if not keys:
             return
         standings = self._guard(partial(self._ledger.standings, keys))
         with self._learning:
             # What was chosen meanwhile is newer than this answer, and is told once recorded.
-            chosen = {item.key for item in list(self._waiting) if isinstance(item, Act)}
-            self._on_answers({key: standings.get(key) for key in keys if key not in chosen})
+            asked = [key for key in keys if not self._choices.is_about(key)]
+            self._on_answers({key: standings.get(key) for key in asked})
 
     def _guard(self, call: Callable[[], _Answer]) -> _Answer:
         try:
+            if not self._is_open:
+                self._ledger.open()
+                self._is_open = True
             result = call()
         except Exception as error:
             self._note_failure(error)
@@ -204,10 +256,22 @@ class Recorder:
         self._circuit.back_off(self._clock(), self._random())
         if not self._has_told:
             self._has_told = True
-            # Only the type: the text of a foreign error may quote a connection's password.
-            name = type(error).__name__
+            # Ours hold no secret; the text of a foreign one may quote a connection's password.
+            text = str(error) if isinstance(error, MixpanelASGIError) else type(error).__name__
             logger.error(
                 "The consent ledger failed (%s). Nothing is sent until it answers; choices and "
                 "events wait.",
-                name,
+                text,
             )
+
+    def _tell_once(self, topic: str, text: str) -> None:
+        if topic not in self._told:
+            self._told.add(topic)
+            logger.error("%s. More of the same are only counted.", text.capitalize())
+
+
+def _bare(item: Act | Link) -> list[Act]:
+    """Answer a denial without what an app may have given wrongly; nothing else is worth it."""
+    if isinstance(item, Link) or not item.is_denial:
+        return []
+    return [Act(key=item.key, subject=item.subject, state=item.state, at=item.at)]

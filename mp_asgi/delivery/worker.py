@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Generic, TypeVar
 
-from mp_asgi.errors import Unavailable
 from mp_asgi.events import Act, Entry, Link, Stop
 from mp_asgi.settings import Settings
 
@@ -187,7 +186,7 @@ class Worker(Generic[T]):
         """
         deadline = time.monotonic() + timeout
         home = self._here()
-        if not self._settle_records(home):
+        if not self._settle_records(home, deadline):
             return False
         if not home.waiting() and not home.intake.items:
             with home.settling:
@@ -365,14 +364,11 @@ class Worker(Generic[T]):
         home = self._here()
         return bool(home.waiting() or home.unrecorded())
 
-    def _settle_records(self, home: _Home[T]) -> bool:
-        if home.recorder is None:
+    def _settle_records(self, home: _Home[T], deadline: float) -> bool:
+        """Wait for the recorder: a database that hangs must not hold who asks to flush."""
+        if home.recorder is None or not home.unrecorded():
             return True
-        try:
-            home.recorder.settle()
-        except Unavailable:
-            return False
-        return True
+        return self._start() and home.recorder.flush(deadline - time.monotonic())
 
     def _is_running(self) -> bool:
         return self._running_pid == os.getpid() or self._start()

@@ -42,10 +42,8 @@ def mount_asgi(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 async def _serve(mount: Mount, scope: Scope, receive: Receive, send: Send) -> None:
-    body = await _read_body(scope, receive)
-    if body is None:
-        return  # nobody is there any more, and half a decision is none
-    request = Request(scope["method"], _read_path(scope), _header_reader(scope), body)
+    method, body = scope["method"], await _read_body(scope, receive)
+    request = Request(method, _read_path(scope), _header_reader(scope), body)
     response = mount.answer(request, get_tracker(scope))
     headers = [*response.headers]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -55,16 +53,16 @@ async def _serve(mount: Mount, scope: Scope, receive: Receive, send: Send) -> No
 def _read_path(scope: Scope) -> str:
     """Answer the path inside the app: where it is mounted itself, servers put that before it."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path") or "")
+    return path.removeprefix((scope.get("root_path") or "").rstrip("/"))
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
-    """Read no more than is needed to see that it is too much; None if the client hung up."""
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    """Read no more than is needed to see that it is too much; empty if the client hung up."""
     body, is_more = b"", scope["method"] == "POST"
     while is_more and len(body) <= MAX_BODY_BYTES:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            return b""  # half a decision is none; who is outside of us still gets a response
         body += message.get("body", b"")
         is_more = message.get("more_body", False)
     return body

@@ -2,13 +2,14 @@
 (() => {
   "use strict";
   if (window.mpAsgi) return;
-  const notices = "@NOTICES@";
-  const script = document.currentScript;
+  let notices = "@NOTICES@";
+  const script = findScript("@MOUNT@" + "/banner.js");
   const endpoint = new URL("consent", script.src);
-  const language = chooseLanguage();
-  const texts = notices[language];
-  const NOT_CHOSEN = ["sec-gpc", "dnt", "policy-denied", "opt-out-default", "cookieless", "disabled"];
+  let language = chooseLanguage();
+  const tabs = window.mpAsgiTabs = window.mpAsgiTabs || new BroadcastChannel("mp-asgi");
+  const NOT_CHOSEN = /gpc|dnt|^policy|default|cookieless|disabled/;
   const DENIED_BY_SCRIPT = "mp_choice=denied; Max-Age=34128000"; // 395 days, as the server's own
+  const RIGHT_TO_LEFT = /^(ar|ckb|dv|fa|he|ps|sd|ug|ur|yi)\b/i;
 
   const STYLE = `
     :host { all: initial; }
@@ -56,63 +57,107 @@
     .close { position: absolute; inset-block-start: .75rem; inset-inline-end: .75rem;
              width: 2.25rem; height: 2.25rem; padding: 0; border: 0; border-radius: .5rem;
              background: none; font-size: 1.5rem; line-height: 1; }
-    .close:hover { background: var(--tint); }
     :focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; }
   `;
 
   let host = null;
+  let isPrompt = false; // it came by itself
   let opener = null;
+  let wanted = ""; // the last answer; empty while none is under way
+
+  function findScript(path) {
+    // A module is no current script, and an element of the page's may take a property's name.
+    const isOurs = (found) => found instanceof HTMLScriptElement
+      && found.src.startsWith(`${location.origin}/`) && new URL(found.src).pathname.endsWith(path);
+    return [document.currentScript, ...document.querySelectorAll("script")].find(isOurs)
+      || { src: location.origin + path, dataset: {} };
+  }
 
   function chooseLanguage() {
     const offered = Object.keys(notices);
-    for (const wanted of [script.dataset.lang, document.documentElement.lang]) {
-      const name = (wanted || "").toLowerCase();
-      const short = (tag) => tag.toLowerCase().split("-")[0];
-      const found = offered.find((tag) => tag.toLowerCase() === name)
-        || offered.find((tag) => short(tag) === short(name));
+    for (const wish of [script.dataset.lang, document.documentElement.lang]) {
+      const parts = (tag) => (tag || "").toLowerCase().split("-");
+      const found = offered.find((tag) => `${parts(tag)}` === `${parts(wish)}`)
+        || offered.find((tag) => parts(tag)[0] === parts(wish)[0]);
       if (found) return found;
     }
     return offered[0];
   }
 
   async function call(options) {
-    const response = await fetch(endpoint, { cache: "no-store", ...options });
+    const signal = AbortSignal.timeout(10000);
+    const response = await fetch(endpoint, { cache: "no-store", signal, ...options });
     const answer = await response.json();
     if (!response.ok && !answer.state) throw new Error(answer.error);
     return answer;
   }
 
   function post(analytics, state) {
-    const decision = {
-      analytics,
-      language,
-      notice: state.gpc ? texts.digest_gpc : texts.digest,
-      source: "banner",
-    };
-    if (state.gpc && analytics === "granted") decision.override_gpc = true;
+    const { digest, digest_gpc } = notices[language];
+    const notice = state.gpc ? digest_gpc : digest;
+    const override_gpc = state.gpc && analytics === "granted";
     return call({
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(decision),
+      body: JSON.stringify({ analytics, language, notice, source: "banner", override_gpc }),
+      keepalive: true,
     });
   }
 
+  // One answer at a time, or a slow "yes" would arrive after the "no" that took it back.
   async function choose(analytics, state) {
+    const isBusy = wanted !== "";
+    wanted = analytics;
+    if (isBusy) return;
+    markBusy(true);
+    let tried, finish;
+    do {
+      tried = wanted;
+      finish = await attempt(tried, state);
+    } while (wanted !== tried);
+    wanted = "";
+    markBusy(false);
+    finish();
+  }
+
+  // Answers what is left to do if this stays the last word.
+  async function attempt(analytics, state) {
     try {
-      const answer = await post(analytics, state);
-      if (answer.needs_override) return show(answer, true); // the signal was turned on meanwhile
-      if (answer.state !== analytics) throw new Error(answer.reason);
-      if (analytics === "granted") write("mp_choice=; Max-Age=0");
-      conclude(answer);
-    } catch {
-      if (analytics === "denied") {
-        // A refusal needs no server: this cookie counts as one from the next request on.
-        write(DENIED_BY_SCRIPT);
-        conclude({ ...state, state: "denied", reason: "script-denied", needs_prompt: false });
-      } else if (host) {
-        host.shadowRoot.querySelector(".failed").textContent = texts.failed;
+      let answer = await post(analytics, state);
+      if (answer.needs_reload) return () => reload(answer);
+      if (answer.needs_override) return () => show(answer, true); // it was turned on meanwhile
+      if (answer.state === "granted") {
+        write("mp_choice=; Max-Age=0");
+        answer = await call({}); // a browser that refuses cookies has kept nothing
       }
+      if (answer.state !== analytics) throw new Error(answer.reason);
+      return () => conclude(answer);
+    } catch {
+      if (analytics === "granted") return complain;
+      // A refusal needs no server: this cookie counts as one from the next request on.
+      write(DENIED_BY_SCRIPT);
+      const reason = "script-denied";
+      return () => conclude({ ...state, state: "denied", reason, needs_prompt: false });
     }
+  }
+
+  // The site's notice is another one now: show its words, and ask again.
+  function reload(answer) {
+    notices = answer.notices;
+    language = chooseLanguage();
+    show(answer, true);
+  }
+
+  function find(selector) {
+    return host && host.shadowRoot.querySelector(selector);
+  }
+
+  function markBusy(isBusy) {
+    if (host) find("section").setAttribute("aria-busy", isBusy);
+  }
+
+  function complain() {
+    if (host) find(".failed").textContent = notices[language].failed;
   }
 
   function write(cookie) {
@@ -123,14 +168,31 @@
   function conclude(state) {
     close();
     document.dispatchEvent(new CustomEvent("mp-asgi:consent", { detail: state }));
+    tabs.postMessage(state);
+  }
+
+  // Somebody else was answered: another tab, or a manager.
+  function follow(state) {
+    if (isPrompt && state.needs_prompt === false) close();
   }
 
   function close() {
     if (!host) return;
     const hadFocus = document.activeElement === host;
+    moves.disconnect();
     host.remove();
     host = null;
-    if (hadFocus && opener) opener.focus();
+    isPrompt = false;
+    room.replaceSync("");
+    if (hadFocus) giveFocusBack();
+  }
+
+  function giveFocusBack() {
+    if (opener && opener.isConnected && opener !== document.body) return opener.focus();
+    const main = document.querySelector("main, h1");
+    if (!main) return;
+    main.tabIndex = -1;
+    main.focus({ preventScroll: true });
   }
 
   function make(tag, properties, ...children) {
@@ -140,11 +202,13 @@
   }
 
   function render(state, isReopened) {
-    const section = make("section", { lang: language, dir: "auto" });
+    const texts = notices[language];
+    const dir = RIGHT_TO_LEFT.test(language) ? "rtl" : "ltr";
+    const section = make("section", { lang: language, dir });
     section.setAttribute("role", "region");
     section.setAttribute("aria-labelledby", "title");
     section.append(make("h2", { id: "title", tabIndex: -1, textContent: texts.title }));
-    if (isReopened && texts[state.state] && !NOT_CHOSEN.includes(state.reason)) {
+    if (isReopened && texts[state.state] && !NOT_CHOSEN.test(state.reason)) {
       section.append(make("p", { className: "status", textContent: texts[state.state] }));
     }
     section.append(make("p", { textContent: texts.text }));
@@ -153,53 +217,89 @@
       const link = make("a", { href: texts.policy_url, textContent: texts.policy_label });
       section.append(make("p", {}, link));
     }
-    const button = (textContent, analytics) => make("button", {
-      type: "button", textContent, onclick: () => choose(analytics, state),
-    });
-    const accept = state.gpc ? texts.accept_gpc : texts.accept;
+    const button = (textContent, onclick) =>
+      make("button", { type: "button", textContent, onclick });
     const failed = make("p", { className: "failed" });
     failed.setAttribute("role", "alert");
-    const cross = make("button", { type: "button", className: "close", textContent: "×" });
+    const refuse = button(texts.refuse, () => choose("denied", state));
+    const label = state.gpc ? texts.accept_gpc : texts.accept;
+    const accept = button(label, () => choose("granted", state));
+    const cross = button("×", close);
+    cross.className = "close";
     cross.setAttribute("aria-label", texts.close);
-    cross.onclick = close;
-    section.append(failed, make("div", {}, button(texts.refuse, "denied"),
-      button(accept, "granted")), cross);
+    section.append(failed, make("div", {}, refuse, accept), cross);
     // Escape leaves everything as it is, as the cross does.
-    section.onkeydown = (event) => { if (event.key === "Escape") close(); };
+    section.onkeydown = (event) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // a dialog around us stays open
+      close();
+    };
     return section;
+  }
+
+  // A page of which somebody takes the body out and puts another one in keeps the banner.
+  const moves = new MutationObserver(() => { if (!host.isConnected) place(); });
+  // No inline style: a strict Content-Security-Policy holds.
+  const look = new CSSStyleSheet();
+  const room = new CSSStyleSheet(); // so that the end of the page can be scrolled above us
+
+  function place() {
+    // All but an open modal dialog is inert.
+    const dialog = [...document.querySelectorAll("dialog:modal")].pop();
+    if (dialog) dialog.addEventListener("close", () => { if (host) place(); }, { once: true });
+    (dialog || document.body).prepend(host); // first in the order of focus
+    moves.observe(document.documentElement, { childList: true });
+    moves.observe(document.body, { childList: true });
+    const height = find("section").offsetHeight + 32;
+    room.replaceSync(`html { scroll-padding-bottom: ${height}px; padding-bottom: ${height}px; }`);
   }
 
   function show(state, isReopened) {
     close();
-    host = document.createElement("mp-asgi-consent");
+    isPrompt = !isReopened;
+    host = make("mp-asgi-consent");
     const root = host.attachShadow({ mode: "open" });
-    const sheet = new CSSStyleSheet(); // no inline style: a strict Content-Security-Policy holds
-    sheet.replaceSync(STYLE);
-    root.adoptedStyleSheets = [sheet];
+    root.adoptedStyleSheets = [look];
     root.append(render(state, isReopened));
-    document.body.prepend(host); // first in the order of focus
-    if (isReopened) root.querySelector("h2").focus();
+    if (isPrompt) host.addEventListener("focusin", (event) => { opener = event.relatedTarget; });
+    place();
+    if (isReopened) find("h2").focus();
   }
 
-  async function open() {
-    opener = document.activeElement;
+  async function open(from) {
+    opener = from;
     // Who wants to change their mind can do so even where the state cannot be told.
-    const unknown = { state: "unknown", gpc: navigator.globalPrivacyControl === true };
-    show(await call({}).catch(() => unknown), true);
+    const gpc = "@HONORS_GPC@" && navigator.globalPrivacyControl === true;
+    show(await call({}).catch(() => ({ state: "unknown", gpc })), true);
   }
 
-  async function begin() {
-    document.addEventListener("click", (event) => {
-      if (!event.target.closest("[data-mp-consent]")) return;
-      event.preventDefault();
-      open();
-    });
-    if (script.dataset.prompt === "off") return; // the page knows, or asks itself
+  async function prompt() {
+    // The page may know, or ask itself; and a frame is not where a site asks.
+    if (script.dataset.prompt === "off" || window !== top) return;
     const state = await call({}).catch(() => ({}));
     if (state.needs_prompt && !host) show(state, false);
+    follow(state);
   }
 
-  window.mpAsgi = { open };
+  function begin() {
+    look.replaceSync(STYLE);
+    document.adoptedStyleSheets = [...document.adoptedStyleSheets, room];
+    // At its capture, and along its path: also from inside of components, and whoever stops it.
+    addEventListener("click", (event) => {
+      const isButton = (at) => at instanceof Element && at.matches("[data-mp-consent]");
+      const button = event.composedPath().find(isButton);
+      if (!button) return;
+      event.preventDefault();
+      open(button);
+    }, true);
+    document.addEventListener("mp-asgi:consent", (event) => follow(event.detail));
+    tabs.addEventListener("message", (event) => follow(event.data));
+    // A page that comes back as it was left may have been answered elsewhere.
+    addEventListener("pageshow", (event) => { if (event.persisted) prompt(); });
+    prompt();
+  }
+
+  window.mpAsgi = { open: () => open(document.activeElement) };
   if (document.body) begin();
   else document.addEventListener("DOMContentLoaded", begin);
 })();

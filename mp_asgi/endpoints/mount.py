@@ -1,17 +1,21 @@
 """Answer what is asked of our endpoints. Sans-IO: both doors ask the same object."""
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
+from mp_asgi.consent.policy import Reason
 from mp_asgi.consent.signals import has_one
 from mp_asgi.errors import SettingsError
+from mp_asgi.events import Notice
 from mp_asgi.settings import Settings
 from mp_asgi.tracker import Tracker
 
 from .message import PRIVATE, Headers, Request, Response, render, say
 from .notices import Notices
-from .posted import Refusal, read_posted
+from .posted import Posted, Refusal, read_posted
 from .script import Script
 from .texts import check_notice
 
@@ -19,6 +23,9 @@ GPC_PATH: Final = "/.well-known/gpc.json"
 """Where a site says that it follows GPC (W3C GPC, section 4)."""
 
 _READ: Final = ("GET", "HEAD")
+_UNASKED: Final = frozenset({Reason.NO_CHOICE, Reason.OPT_OUT_DEFAULT, Reason.COOKIELESS})
+"""Why a decision stands that no choice of the visitor's has led to."""
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _Answer = Callable[[Request, Tracker], Response]
 
 
@@ -41,8 +48,8 @@ class Mount:
         self._gpc_path = GPC_PATH if settings.gpc_since else None
         self._routes: Mapping[str, Mapping[str, _Answer]] = {
             f"{settings.mount}/consent": {**_reads(self._tell_state), "POST": self._decide},
-            f"{settings.mount}/banner.js": _script("banner.js", self._notices.render()),
-            f"{settings.mount}/bridge.js": _script("bridge.js"),
+            f"{settings.mount}/banner.js": _script("banner.js", self._values()),
+            f"{settings.mount}/bridge.js": _script("bridge.js", self._values()),
             GPC_PATH: _reads(self._tell_support),
         }
 
@@ -76,25 +83,50 @@ class Mount:
             if posted.status == 403:  # noqa: PLR2004  # Forbidden
                 tracker.core.sink.count("cross_site")  # RULES section 2, rule 1
             return say(posted.status, {"error": posted.message})
-        notice = self._notices.find(posted.language, posted.notice)
-        if not posted.is_granted:
-            tracker.consent.deny(notice=notice, source=posted.source)
-        elif not tracker.consent.grant(
-            override_gpc=posted.overrides_gpc, notice=notice, source=posted.source
-        ):
-            return self._show(409, request, tracker)
+        if conflict := self._take(posted, request, tracker):
+            return self._show(409, request, tracker, conflict=conflict)
         if posted.return_to:
             location = (b"location", posted.return_to.encode("ascii"))
             return self._show(303, request, tracker, [location])
         return self._show(200, request, tracker)
 
+    def _take(self, posted: Posted, request: Request, tracker: Tracker) -> Mapping[str, Any]:
+        """Record a decision, or answer what is missing for it to count."""
+        notice = self._notices.find(posted.language, posted.notice)
+        if not posted.is_granted:
+            tracker.consent.deny(notice=notice, source=posted.source)
+            return _NOTHING
+        if posted.notice and notice is None:
+            # An old tab or a cache showed words that do not tell what a grant means today.
+            return {"needs_reload": True, "notices": self._notices.shown()}
+        if posted.source and not posted.is_fresh:
+            decision = tracker.consent.decision
+            if decision.reason not in _UNASKED:
+                return _NOTHING if decision.is_granted else {"needs_choice": True}
+        return self._grant(posted, notice, request, tracker)
+
+    def _grant(
+        self, posted: Posted, notice: Notice | None, request: Request, tracker: Tracker
+    ) -> Mapping[str, Any]:
+        is_granted = tracker.consent.grant(
+            override_gpc=posted.overrides_gpc, notice=notice, source=posted.source
+        )
+        return _NOTHING if is_granted else {"needs_override": self._has_gpc(request)}
+
+    def _has_gpc(self, request: Request) -> bool:
+        return self._settings.honor_gpc and has_one(request.header(b"sec-gpc"))
+
     def _show(
-        self, status: int, request: Request, tracker: Tracker, headers: Headers = ()
+        self,
+        status: int,
+        request: Request,
+        tracker: Tracker,
+        headers: Headers = (),
+        *,
+        conflict: Mapping[str, Any] = _NOTHING,
     ) -> Response:
         """Answer the state as it stands once the response has started."""
         consent = tracker.consent
-        has_gpc = self._settings.honor_gpc and has_one(request.header(b"sec-gpc"))
-        refused = {"needs_override": has_gpc} if status == 409 else {}  # noqa: PLR2004  # Conflict
 
         def tell() -> bytes:
             decision = consent.decision
@@ -103,14 +135,23 @@ class Mount:
                     "state": decision.state.value,
                     "reason": decision.reason.value,
                     "needs_prompt": decision.needs_prompt,
-                    "gpc": has_gpc,
+                    "gpc": self._has_gpc(request),
                     "version": self._settings.policy_version.name,
-                    **refused,
+                    **conflict,
                 }
             )
 
         tell()  # a use before the start, so that the seam asks the app for its late answers
         return Response(status, [*PRIVATE, *headers], tell)
+
+    def _values(self) -> Mapping[str, str]:
+        """Answer the marks in our scripts with what this site makes of them."""
+        return {
+            '"@NOTICES@"': self._notices.render(),
+            '"@HONORS_GPC@"': json.dumps(self._settings.honor_gpc),
+            '"@MOUNT@"': json.dumps(self._settings.mount),
+            '"@TOKEN@"': json.dumps(self._settings.token),
+        }
 
     def _tell_support(self, request: Request, tracker: Tracker) -> Response:
         del request, tracker
@@ -122,6 +163,6 @@ def _reads(answer: _Answer) -> dict[str, _Answer]:
     return dict.fromkeys(_READ, answer)
 
 
-def _script(name: str, notices: str = "") -> Mapping[str, _Answer]:
-    script = Script(name, {'"@NOTICES@"': notices})
+def _script(name: str, values: Mapping[str, str]) -> Mapping[str, _Answer]:
+    script = Script(name, values)
     return _reads(lambda request, _: script.answer(request.header))

@@ -42,13 +42,16 @@ class Notices:
         """Answer the notice that a page says it showed; None if it was none of ours."""
         return self._notices.get((language, digest))
 
-    def render(self) -> str:
-        """Render the texts with their digests for the banner, as JSON."""
-        shown = {
+    def shown(self) -> Mapping[str, Texts]:
+        """Answer the texts with their digests, as the banner shows them."""
+        return {
             language: {**texts, **dict(zip(_DIGESTS, _digests(language, texts), strict=True))}
             for language, texts in self._texts.items()
         }
-        return json.dumps(shown, separators=(",", ":"))
+
+    def render(self) -> str:
+        """Render what is shown as JSON, for the banner's script."""
+        return json.dumps(self.shown(), ensure_ascii=False, separators=(",", ":"))
 
 
 _DIGESTS = ("digest", "digest_gpc")

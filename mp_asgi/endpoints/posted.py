@@ -18,6 +18,7 @@ _URL_CHARACTERS: Final = "/?#[]@!$&'()*+,;=:%~-._"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _BANNER: Final = "banner"
 _SOURCE: Final = re.compile(r"banner|cmp:[a-z0-9-]{1,40}")
+_TRUTHS: Final = frozenset({"override_gpc", "fresh"})
 _FORM_TRUTH: Final = {"true": True, "1": True, "on": True, "false": False, "0": False}
 
 
@@ -30,6 +31,8 @@ class Posted(NamedTuple):
         language: Of the notice; empty if the page did not say.
         notice: SHA-256 of the notice's text in hexadecimal digits; empty if it did not say.
         source: `cmp:NAME` of the manager that the bridge heard; empty for our own banner.
+        is_fresh: The visitor told that manager so in this page view. Without it, the manager may
+            only be saying again what it was told long ago.
         return_to: Path to answer a form with; empty without a safe one.
     """
 
@@ -38,6 +41,7 @@ class Posted(NamedTuple):
     language: str = ""
     notice: str = ""
     source: str = ""
+    is_fresh: bool = False
     return_to: str = ""
 
 
@@ -78,8 +82,8 @@ def _parse_form(body: bytes) -> Mapping[str, Any]:
         body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"
     )
     fields: dict[str, Any] = {name: value for name, value in _unique(pairs).items() if value}
-    if "override_gpc" in fields:
-        fields["override_gpc"] = _FORM_TRUTH.get(fields["override_gpc"])
+    for name in _TRUTHS.intersection(fields):
+        fields[name] = _FORM_TRUTH.get(fields[name])
     return fields
 
 
@@ -100,12 +104,17 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
+def _is_truth(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "analytics": _matches(re.compile("granted|denied")),
-    "override_gpc": lambda value: isinstance(value, bool),
+    "override_gpc": _is_truth,
     "language": _matches(LANGUAGE),
     "notice": _matches(_DIGEST),
     "source": _matches(_SOURCE),
+    "fresh": _is_truth,
 }
 
 
@@ -122,6 +131,7 @@ def _read_fields(fields: Mapping[str, Any]) -> Posted | Refusal:
         language=fields.get("language", ""),
         notice=fields.get("notice", ""),
         source=fields.get("source", _BANNER).removeprefix(_BANNER),
+        is_fresh=fields.get("fresh", False),
         return_to=read_return_path(fields.get("return_to", "")),
     )
     # A manager's banner does not say that agreeing overrides the browser's signal.

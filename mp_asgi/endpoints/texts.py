@@ -1,7 +1,7 @@
 """Hold the banner's texts: ours in English and German, and a site's own over them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 Texts = Mapping[str, str]
@@ -47,7 +47,9 @@ _BUILT_IN: Final[Mapping[str, Texts]] = {"en": _ENGLISH, "de": _GERMAN}
 _LINK: Final = frozenset({"policy_label", "policy_url"})
 _REQUIRED: Final = frozenset(_ENGLISH) - _LINK
 _KNOWN: Final = _REQUIRED | _LINK
-_LINK_STARTS: Final = ("/", "https://", "http://")
+# A path of this origin, or a page that nobody on the way can change.
+_LINK_URL: Final = re.compile(r"(/(?![/\\])|https://[^/\\])[^\\\s]*")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")  # half a character: no UTF-8
 
 
 def notice_texts(settings_notice: Mapping[str, Texts] | None) -> Mapping[str, Texts]:
@@ -70,7 +72,18 @@ def check_notice(value: object) -> str:
         return ""
     if not isinstance(value, Mapping) or not value:
         return 'Use texts by language, as in {"en": {"title": "…"}}.'
+    if twice := _find_twice(value):
+        return f"{twice!r} is there twice, in another case. Give each language once."
     return next((remedy for item in value.items() for remedy in _find_problems(*item)), "")
+
+
+def _find_twice(languages: Iterable[object]) -> str:
+    seen: set[str] = set()
+    for language in map(str, languages):
+        if language.lower() in seen:
+            return language
+        seen.add(language.lower())
+    return ""
 
 
 def _find_problems(language: object, texts: object) -> Iterator[str]:
@@ -86,9 +99,9 @@ def _find_text_problems(language: str, texts: Mapping[object, object]) -> Iterat
     for key, text in texts.items():
         if key not in _KNOWN:
             yield f"{key!r} of {language!r} is unknown. The keys are {_listed(_KNOWN)}."
-        elif not isinstance(text, str) or not text.strip():
+        elif not isinstance(text, str) or not text.strip() or _SURROGATE.search(text):
             yield f"{key!r} of {language!r} is no text. Write it out, or leave the key away."
-        elif key == "policy_url" and not text.startswith(_LINK_STARTS):
+        elif key == "policy_url" and not _LINK_URL.fullmatch(text):
             yield f"'policy_url' of {language!r} is {text!r}. Use https://… or a path: /privacy."
     needed = _REQUIRED | (_LINK & {"policy_label"} if "policy_url" in texts else frozenset())
     if missing := needed - _built_in(language).keys() - texts.keys():

@@ -61,12 +61,19 @@ def _read_path(environ: WSGIEnvironment) -> str:
 
 def _read_body(environ: WSGIEnvironment) -> bytes:
     """Read no more than is needed to see that it is too much; empty if the client hung up."""
-    length = environ.get("CONTENT_LENGTH") or ""
-    if environ["REQUEST_METHOD"] != "POST" or not (length.isascii() and length.isdigit()):
+    if environ["REQUEST_METHOD"] != "POST":
         return b""
-    wanted = min(int(length[:_MAX_DIGITS]), MAX_BODY_BYTES + 1)
-    body: bytes = environ["wsgi.input"].read(wanted)
-    return body if len(body) == wanted else b""
+    length = environ.get("CONTENT_LENGTH") or ""
+    is_told = length.isascii() and length.isdigit()
+    # Without a length, only a server that ends the input itself may be read from.
+    if not is_told and not environ.get("wsgi.input_terminated"):
+        return b""
+    wanted = min(int(length[:_MAX_DIGITS]), MAX_BODY_BYTES + 1) if is_told else MAX_BODY_BYTES + 1
+    try:
+        body: bytes = environ["wsgi.input"].read(wanted)
+    except Exception:  # noqa: BLE001  # servers raise what they like when the client is gone
+        return b""
+    return body if len(body) == wanted or not is_told else b""
 
 
 _MAX_DIGITS = 9  # more is too long, whatever they say; int() refuses thousands of them

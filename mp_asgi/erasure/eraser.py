@@ -2,7 +2,7 @@
 Mixpanel; the ledger's own records and links go last.
 
 The links outlive the tombstones because they alone say which devices Mixpanel must be told of:
-until it has taken the jobs, running the erasure again must find them.
+until it has said that all jobs succeeded, running the erasure again must find them.
 """
 
 import time
@@ -14,7 +14,7 @@ from mp_asgi.delivery.pump import LEASE_SECONDS
 from mp_asgi.errors import MixpanelASGIError
 from mp_asgi.events import Act, ActState, Link
 
-from .desk import Desk, Report, report_nothing
+from .desk import Desk, Keep, Report, report_nothing
 from .jobs import Compliance, Job, JobKind
 from .links import Links, find_everybody
 from .mixpanel import PrivacyAPI
@@ -30,8 +30,8 @@ NOT_ASKED: Final = (
     "admin (Mixpanel: Settings → Data & Privacy), set it and run this again."
 )
 _LOST: Final = (
-    "Mixpanel lost a job about devices whose IDs are no longer known here. Ask for their deletion "
-    "in Mixpanel, with the IDs of a receipt that reveals them."
+    "Mixpanel lost a job about people whose IDs are not known here any more. Name them all again, "
+    "or ask for their deletion in Mixpanel, with the IDs of a receipt that reveals them."
 )
 
 Purge = Callable[[Collection[bytes], float], int]
@@ -101,6 +101,9 @@ class Eraser:
     ) -> Receipt:
         """Erase these people as far as it can be done now; the receipt tells how far that is.
 
+        Mixpanel takes up to 30 days. Called again with the receipt, this asks how the jobs ended,
+        repeats those that failed, and clears the ledger when all have succeeded.
+
         Args:
             people: Users, whose devices are found, and devices.
             compliance: The law that Mixpanel is told.
@@ -108,34 +111,35 @@ class Eraser:
             reveals: Whether raw IDs go into the receipt.
 
         Raises:
-            LedgerUnavailable: The tombstones could not be written, and nothing was done.
+            LedgerUnavailable: Not everybody could be stopped; Mixpanel was not asked.
             UnusableReceipt: It is about other people.
         """
         if receipt is None:
             receipt = Receipt(started_at=self._clock(), compliance=compliance)
         elif not {person.key for person in people} <= {key for _, key in receipt.named}:
             raise UnusableReceipt("The receipt is about other people. Name another file.")
-        everybody = self.find(people, receipt)
-        if reveals:
-            ids = [*receipt.ids, *((person.subject, person.id) for person in everybody)]
-            receipt = replace(receipt, ids=tuple(dict.fromkeys(ids)))
-        # Saved before anything is done, so that a receipt that cannot be kept stops it all.
-        receipt = self._keep(_with_names(receipt, everybody), problems=())
-        receipt = self._stop_tracking(receipt)
+        everybody, receipt = self._stop_everybody(people, receipt, reveals=reveals)
         receipt = self._ask_mixpanel(everybody, receipt)
         return self._clear_ledger(receipt)
 
     def wait(self, receipt: Receipt) -> Receipt:
         """Ask Mixpanel until every job is over. Return the receipt with how they ended."""
-        if self._desk is None:
-            return receipt
+        return receipt if self._desk is None else self._follow(receipt, self._desk.wait)
 
-        def keep(jobs: Sequence[Job]) -> None:
-            nonlocal receipt
-            receipt = self._keep(receipt, jobs=tuple(jobs))
-
-        problems = self._desk.wait(receipt.jobs, keep)
-        return self._keep(receipt, problems=(*receipt.problems, *problems))
+    def _stop_everybody(
+        self, people: Sequence[Person], receipt: Receipt, *, reveals: bool
+    ) -> tuple[list[Person], Receipt]:
+        everybody: list[Person] = []
+        # Another process may have kept a link to itself until now: its device goes the same way.
+        while len(found := self.find(people, receipt)) > len(everybody):
+            everybody = found
+            if reveals:
+                ids = [*receipt.ids, *((person.subject, person.id) for person in everybody)]
+                receipt = replace(receipt, ids=tuple(dict.fromkeys(ids)))
+            # Saved before anything is done, so that a receipt that cannot be kept stops it all.
+            receipt = self._keep(_with_names(receipt, everybody), problems=())
+            receipt = self._stop_tracking(receipt)
+        return everybody, receipt
 
     def _stop_tracking(self, receipt: Receipt) -> Receipt:
         if self._ledger is None:
@@ -160,23 +164,37 @@ class Eraser:
         return self._keep(receipt, purged=receipt.purged + purged, purged_at=self._clock())
 
     def _ask_mixpanel(self, everybody: Sequence[Person], receipt: Receipt) -> Receipt:
-        if receipt.is_taken:
+        if receipt.is_finished:
             return receipt
         if self._desk is None:
             return self._keep(receipt, problems=(NOT_ASKED,))
+        if receipt.jobs:
+            receipt = self._follow(receipt, self._desk.look)
+        if receipt.is_taken or receipt.problems:
+            return receipt
+        return self._place_jobs(everybody, receipt, self._desk)
 
+    def _follow(self, receipt: Receipt, ask: Callable[[Sequence[Job], Keep], list[str]]) -> Receipt:
+        def keep(jobs: Sequence[Job]) -> None:
+            nonlocal receipt
+            receipt = self._keep(receipt, jobs=tuple(jobs))
+
+        problems = ask(receipt.jobs, keep)
+        return self._keep(receipt, problems=(*receipt.problems, *problems))
+
+    def _place_jobs(self, everybody: Sequence[Person], receipt: Receipt, desk: Desk) -> Receipt:
         def keep(job: Job) -> None:
             nonlocal receipt
             receipt = self._keep(receipt, jobs=(*receipt.jobs, job))
 
         rest = [person for person in everybody if person.key not in receipt.taken]
-        problems = self._desk.place(rest, receipt.compliance, keep)
+        problems = desk.place(rest, receipt.compliance, keep)
         if not problems and not receipt.is_taken:
             problems = [_LOST]
         return self._keep(receipt, problems=tuple(problems))
 
     def _clear_ledger(self, receipt: Receipt) -> Receipt:
-        if self._ledger is None or receipt.cleared_at is not None or not receipt.is_taken:
+        if self._ledger is None or receipt.cleared_at is not None or not receipt.is_finished:
             return receipt
         try:
             cleared = sum(

@@ -4,6 +4,7 @@ Two shapes of each answer are documented (reference/mixpanel.md section 5.1); bo
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -79,6 +80,11 @@ class Job:
     status: JobStatus = JobStatus(JobState.PENDING)
 
 
+def is_task_id(text: str) -> bool:
+    """Whether this can be Mixpanel's name for a job, so that a URL and a terminal can hold it."""
+    return re.fullmatch(r"[!-~]{1,255}", text) is not None
+
+
 def read_task_id(body: bytes) -> str:
     """Answer the task of a creation's answer, `{task_id}` or `[{tracking_id}]`; empty without."""
     results = _read_results(body)
@@ -87,7 +93,7 @@ def read_task_id(body: bytes) -> str:
     if not isinstance(results, dict):
         return ""
     task_id = results.get("task_id") or results.get("tracking_id")
-    return task_id if isinstance(task_id, str) else ""
+    return task_id if isinstance(task_id, str) and is_task_id(task_id) else ""
 
 
 def read_status(body: bytes) -> JobStatus:

@@ -123,6 +123,10 @@ class PrivacyAPI:
             message = f"Task {task_id} has started; Mixpanel cannot cancel it any more."
             raise PrivacyRefused(message, error.status) from error
 
+    def now(self) -> float:
+        """Answer the time in seconds that never run backwards."""
+        return self._pace.now()
+
     def pause(self, seconds: float) -> None:
         """Wait before the jobs are asked about again."""
         self._pace.pause(seconds)

@@ -30,6 +30,10 @@ class Pace:
         self._random = random
         self._next_at = float("-inf")
 
+    def now(self) -> float:
+        """Answer the time in seconds that never run backwards."""
+        return self._clock()
+
     def wait(self) -> None:
         """Return when a request may start."""
         seconds = self._next_at - self._clock()

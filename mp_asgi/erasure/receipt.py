@@ -21,6 +21,11 @@ NOT_STOPPED: Final = (
     "waits for delivery now. That takes a ledger, which also knows their devices: set "
     "MP_ASGI_LEDGER."
 )
+NOT_CLEARED: Final = (
+    "The ledger still holds their records and links, so that Mixpanel can be told again if it "
+    "fails. Run this again with the same receipt (--receipt PATH) once it is done; that clears "
+    "them."
+)
 _GROUPS: Final = {Subject.USER: "users", Subject.DEVICE: "devices"}
 
 Named = tuple[Subject, bytes]
@@ -67,6 +72,11 @@ class Receipt:
     problems: tuple[str, ...] = ()
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything was done that stays done."""
+        return self.entombed_at is not None or bool(self.jobs)
+
+    @property
     def taken(self) -> frozenset[bytes]:
         """Whom Mixpanel has taken a job for that is not lost."""
         return frozenset(
@@ -80,13 +90,16 @@ class Receipt:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What this kind of erasure cannot do."""
-        return (NOT_STOPPED,) if self.entombed_at is None else ()
+        """What this erasure cannot do, or has not done yet."""
+        if self.entombed_at is None:
+            return (NOT_STOPPED,)
+        return (NOT_CLEARED,) if self.cleared_at is None else ()
 
     @property
     def is_finished(self) -> bool:
         """Whether Mixpanel has said of everybody that it is done."""
-        return self.is_taken and all(job.status.state.is_over for job in self.jobs)
+        done = [job for job in self.jobs if job.status.state is JobState.SUCCESS]
+        return {key for job in done for key in job.keys} >= {key for _, key in self.named}
 
     def count(self, subject: Subject) -> int:
         """Answer how many users, or devices, it is about."""

@@ -24,7 +24,8 @@ def start_hash(project: str) -> str:
 def digest_of(row: Mapping[Any, Any]) -> str:
     """Answer the digest of a record's place and content: SHA-256 in hexadecimal digits."""
     values = [row[name] for name in ("project", "seq", "key_id", *CONTENT)]
-    return sha256(json.dumps(values).encode()).hexdigest()
+    # SQLite lets somebody put bytes there.
+    return sha256(json.dumps(values, default=repr).encode()).hexdigest()
 
 
 def hash_of(key: Key, previous: str, digest: str) -> str:

@@ -15,8 +15,10 @@ from .errors import LedgerUnavailable
 from .head import lock_head
 from .keys import Keyring
 from .links import Links
-from .past import find_rows
+from .moment import is_moment
+from .past import find_acts, find_rows
 from .recorder import Recorder
+from .standing import stand
 from .tables import CONTENT, records
 
 _ERASED: Final = ActState.ERASED.value
@@ -49,14 +51,16 @@ def bury(
     """
     recorder = Recorder(connection, project, keyring, keys, now)
     kinds = _find_kinds(connection, project, keyring, keys)
-    for key, past in recorder.pasts.items():
-        if not past.is_erased:
+    acts = find_acts(connection, project, keyring.owners(keys), now)
+    tombstones: list[tuple[Act, str]] = []
+    for key in keys:
+        if key not in acts or stand(acts[key]).state is not ActState.ERASED:
             # Whether it is a user or a device may be unknown; the row takes what is known.
             tombstone = Act(
                 key=key, subject=Subject.DEVICE, state=ActState.ERASED, at=at, source="operator"
             )
-            recorder.add(tombstone, kinds.get(key, ""))
-    recorder.finish()
+            tombstones.append((tombstone, kinds.get(key, "")))
+    recorder.record(tombstones)
 
 
 def purge(connection: Connection, project: str, keyring: Keyring, keys: Collection[bytes]) -> int:
@@ -65,7 +69,7 @@ def purge(connection: Connection, project: str, keyring: Keyring, keys: Collecti
     Returns:
         How many records were emptied.
     """
-    lock_head(connection, project)
+    lock_head(connection, project, keyring)
     owners = keyring.owners(keys)
     statement = select(records).where(records.c.project == project)
     by_key: dict[bytes, list[Row[Any]]] = {}
@@ -79,10 +83,13 @@ def purge(connection: Connection, project: str, keyring: Keyring, keys: Collecti
 
 
 def _empty(rows: Sequence[Row[Any]], keyring: Keyring) -> Iterator[dict[str, Any]]:
-    tombstones = [(row.at, row.seq) for row in rows if row.state == _ERASED]
-    erased_at, erased_by = max(tombstones, default=(-1, 0))
+    tombstones = [row for row in rows if row.state == _ERASED and is_moment(row.at)]
+    if not tombstones:
+        return
+    erased_at, erased_by = max((row.at, row.seq) for row in tombstones)
     for row in rows:
-        if row.state == _ERASED or row.at > erased_at:
+        # A time that cannot be read is none that keeps a record from its erasure.
+        if row.state == _ERASED or (is_moment(row.at) and row.at > erased_at):
             continue
         key = keyring.find(row.key_id)
         if key is None:

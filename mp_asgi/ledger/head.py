@@ -1,13 +1,15 @@
 """Hold the end of a project's chain: who holds its row appends, and nobody else."""
 
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from .chain import seal_head, start_hash
 from .errors import LedgerUnavailable, UnusableLedger
-from .keys import Key
+from .keys import Key, Keyring
 from .tables import heads, records
+
+_HEAD: Final = select(heads.c.seq, heads.c.hash, heads.c.key_id)
 
 
 class Head(NamedTuple):
@@ -22,16 +24,36 @@ class Head(NamedTuple):
     hash: str
 
 
-def lock_head(connection: Connection, project: str) -> Head:
+def lock_head(connection: Connection, project: str, keyring: Keyring) -> Head:
     """Answer the end of the chain, which stays the end until the transaction is over.
 
     Raises:
-        LedgerUnavailable: The ledger was never opened for this project.
+        LedgerUnavailable: As for `read_head`.
     """
-    statement = select(heads.c.seq, heads.c.hash).where(heads.c.project == project)
-    row = connection.execute(statement.with_for_update()).first()
+    return _read(connection, _HEAD.with_for_update(), project, keyring)
+
+
+def read_head(connection: Connection, project: str, keyring: Keyring) -> Head:
+    """Answer the end of the chain.
+
+    Raises:
+        LedgerUnavailable: There is none, so that nobody knows who has refused; or its last writer
+            used a key that we do not list, so that we cannot find whom it wrote about.
+    """
+    return _read(connection, _HEAD, project, keyring)
+
+
+def _read(
+    connection: Connection, statement: Select[Any, Any, Any], project: str, keyring: Keyring
+) -> Head:
+    row = connection.execute(statement.where(heads.c.project == project)).first()
     if row is None:
-        raise LedgerUnavailable("The ledger has no chain for this project. Open it first.")
+        raise LedgerUnavailable("The ledger has no chain for this project: it is lost, or new.")
+    if row.key_id not in {key.id for key in keyring}:
+        raise LedgerUnavailable(
+            "The ledger was written with a key that this process does not list. Restart it with "
+            "all keys; list a new key everywhere, before the last one, before it writes."
+        )
     return Head(row.seq, row.hash)
 
 

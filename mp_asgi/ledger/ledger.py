@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
 from typing import Final
 
-from sqlalchemy import Column, Connection, func, insert, select
+from sqlalchemy import Column, Connection, func, insert, inspect, select
 
 from mp_asgi.events import Act, Link, Standing
 
 from .erasure import bury, purge
 from .errors import LedgerUnavailable, UnusableLedger
-from .head import start_chain
+from .head import Head, read_head, start_chain
 from .keys import Keyring
 from .links import Links
 from .moment import to_milliseconds
@@ -20,9 +20,11 @@ from .record import Record, read_record, select_records
 from .recorder import Recorder
 from .standing import stand
 from .store import Store
-from .tables import SCHEMA_VERSION, links, metadata, records, schema
+from .tables import SCHEMA_VERSION, heads, links, metadata, records, schema
 from .verification import PAGE, Verification, verify_ledger
 
+_PAUSE_SECONDS: Final = 0.05
+_LATE_MILLISECONDS: Final = 3_600_000  # how long after a tombstone an older link still counts
 _ATTEMPTS: Final = 8  # to create the tables, while other processes do the same
 
 
@@ -58,16 +60,21 @@ class Ledger:
         self._project = sha256(project).hexdigest()[:32]
         self._clock = clock
         self._timeout_seconds = timeout_seconds
+        self._seen = Head(0, "")  # how far the chain went when it was last asked
 
-    def open(self) -> None:
+    def open(self, *, creates: bool = True) -> None:
         """Create what is missing, and check that we can go on with what is there.
+
+        Args:
+            creates: False where a ledger that is not there is a mistake.
 
         Raises:
             LedgerUnavailable: The database gave no answer.
-            UnusableLedger: It is of a newer version, holds records made with a key that is not
-                listed, or lost the end of the chain; or the file cannot be written.
+            UnusableLedger: There is none; it is of a newer version, holds records made with a key
+                that is not listed, or lost the end of the chain; or the file cannot be written.
         """
-        self._store.prepare()
+        if not creates:
+            self._require()
         deadline = time.monotonic() + self._timeout_seconds
         for _ in range(_ATTEMPTS - 1):
             try:
@@ -75,6 +82,7 @@ class Ledger:
             except LedgerUnavailable:
                 if time.monotonic() > deadline:
                     raise
+                time.sleep(_PAUSE_SECONDS)  # another process creates it, too
         return self._prepare()
 
     def append(self, items: Sequence[Act | Link]) -> None:
@@ -93,26 +101,28 @@ class Ledger:
         now = self._clock()
         with self._store.writing() as connection:
             recorder = Recorder(connection, self._project, self._keyring, keys, now)
-            for act in acts:
-                recorder.add(act, act.subject.value)
-            recorder.finish()
+            recorder.record([(act, act.subject.value) for act in acts])
             links_now = self._links(connection)
             for link in met:
                 at = to_milliseconds(link.at, "", now)
-                if at > max(
-                    recorder.pasts[key].erased_at for key in (link.user_key, link.device_key)
-                ):
+                pasts = [recorder.pasts[key] for key in (link.user_key, link.device_key)]
+                erased_at = max(past.erased_at for past in pasts)
+                # One that waited in another process while an erasure began tells it of a device.
+                if at > erased_at or int(now * 1_000) - erased_at <= _LATE_MILLISECONDS:
                     links_now.add(link, at)
 
     def standings(self, keys: Collection[bytes]) -> dict[bytes, Standing]:
         """Answer where each key of the outbox stands; a key without records is absent.
 
+        What it takes does not grow with what is recorded of a key.
+
         Raises:
             LedgerUnavailable: Never a grant.
         """
-        owners = self._keyring.owners(keys)
+        owners, before = self._keyring.owners(keys), self._seen
         with self._store.reading() as connection:
-            acts = find_acts(connection, self._project, owners)
+            self._seen = self._check_end(connection, before)
+            acts = find_acts(connection, self._project, owners, self._clock())
         return {key: stand(found) for key, found in acts.items()}
 
     def current(self, key: bytes) -> Standing | None:
@@ -205,7 +215,31 @@ class Ledger:
         """Close this process's connections; the next call opens new ones."""
         self._store.close()
 
+    def _check_end(self, connection: Connection, before: Head) -> Head:
+        """Refuse a ledger that has gone back: an old copy forgets who has refused."""
+        head = read_head(connection, self._project, self._keyring)
+        if head.seq < before.seq or (head.seq == before.seq and before.hash not in {"", head.hash}):
+            raise LedgerUnavailable(
+                f"The ledger {self._store.name} ends before what was read from it: it is an older "
+                "copy, or another one. Restore it, or restart to go on with this one."
+            )
+        return head
+
+    def _require(self) -> None:
+        self._store.require()
+        with self._store.reading() as connection:
+            known = inspect(connection).has_table(heads.name)
+            row = (
+                known
+                and connection.execute(
+                    select(heads.c.seq).where(heads.c.project == self._project)
+                ).first()
+            )
+        if not row:
+            raise UnusableLedger(f"There is no ledger of this project at {self._store.name}.")
+
     def _prepare(self) -> None:
+        self._store.prepare()
         with self._store.writing() as connection:
             metadata.create_all(connection)
             self._check_version(connection)

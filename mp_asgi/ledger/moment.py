@@ -22,6 +22,14 @@ def to_milliseconds(at: float, state: str, now: float) -> int:
     return math.floor(milliseconds + _FUZZ)
 
 
+def is_moment(at: object) -> bool:
+    """Answer whether a record's time can be read: SQLite keeps any text that somebody puts there.
+
+    It sorts such a text after every number.
+    """
+    return isinstance(at, int | float) and at < math.inf
+
+
 def to_seconds(milliseconds: int) -> float:
     """Answer seconds since the epoch."""
     return milliseconds / 1000

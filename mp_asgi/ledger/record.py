@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, Select, and_, select
 
-from .moment import to_seconds
+from .moment import is_moment, to_seconds
 from .tables import notices, records
 
 
@@ -23,7 +23,7 @@ class Record:
         revision: Counts the subject's acts from 1 on.
         kind: `user` or `device`; empty on the tombstone of somebody never recorded.
         state: Value of an `ActState`.
-        at: Seconds since the epoch; None after an erasure.
+        at: Seconds since the epoch; None after an erasure, or if somebody spoilt it.
         version: Name of the notice's version.
         notice_digest: SHA-256 of the notice's text, in hexadecimal digits.
         language: Of the notice, BCP 47.
@@ -123,7 +123,7 @@ def read_record(row: Row[Any]) -> Record:
         revision=row.revision or 0,
         kind=row.kind or "",
         state=row.state or "",
-        at=None if row.at is None else to_seconds(row.at),
+        at=to_seconds(row.at) if is_moment(row.at) else None,
         version=row.version or "",
         notice_digest=row.notice_digest or "",
         language=row.language or "",

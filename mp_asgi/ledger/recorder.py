@@ -2,8 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -15,8 +14,7 @@ from .chain import digest_of, hash_of
 from .head import Head, lock_head, move_head
 from .keys import Keyring
 from .moment import to_milliseconds
-from .past import find_acts, find_rows
-from .standing import PastAct, stand
+from .past import find_pasts, find_rows
 from .tables import notices, records
 
 SALT_BYTES: Final = 16
@@ -24,23 +22,6 @@ SALT_BYTES: Final = 16
 _LIMITS: Final = {
     column.name: column.type.length for column in records.columns if isinstance(column.type, String)
 }
-
-
-@dataclass(slots=True)
-class Past:
-    """What is already recorded of one key.
-
-    Attributes:
-        ids: Of its acts.
-        revision: Of its last act.
-        erased_at: Milliseconds since the epoch of its newest tombstone; -1 without one.
-        is_erased: Whether the tombstone is its newest act.
-    """
-
-    ids: set[str] = field(default_factory=set)
-    revision: int = 0
-    erased_at: int = -1
-    is_erased: bool = False
 
 
 class Recorder:
@@ -66,32 +47,42 @@ class Recorder:
         self._project = project
         self._keyring = keyring
         self._now = now
-        self._head = lock_head(connection, project)
-        acts = find_acts(connection, project, keyring.owners(keys))
-        self.pasts = {key: _read_past(acts.get(key, ())) for key in keys}
+        self._head = lock_head(connection, project, keyring)
+        self.pasts = find_pasts(connection, project, keyring, keys, now)
         self._rows: list[dict[str, Any]] = []
         self._notices: dict[tuple[str, str], Notice] = {}
 
-    def add(self, act: Act, kind: str) -> None:
-        """Record an act, unless it is recorded or a tombstone stands at its time or later.
+    def record(self, acts: Sequence[tuple[Act, str]]) -> None:
+        """Record acts with their kinds, unless recorded or a tombstone stands then or later.
 
         What an erased person did before the erasure would otherwise come back with a retry.
         """
+        named = [(act, kind, self._name(act)) for act, kind in acts]
+        statement = select(records.c.id).where(records.c.project == self._project)
+        asked = {name for _, _, names in named for name in names}
+        known = {row.id for row in find_rows(self._connection, statement, records.c.id, asked)}
+        for act, kind, names in named:
+            if names.isdisjoint(known) and self._add(act, kind):
+                known |= names
+        self._write()
+
+    def _name(self, act: Act) -> set[str]:
+        return {_identify(act, subject) for subject in self._keyring.subjects_of(act.key)}
+
+    def _add(self, act: Act, kind: str) -> bool:
         past = self.pasts[act.key]
         at = to_milliseconds(act.at, act.state.value, self._now)
-        names = {_identify(act, subject) for subject in self._keyring.subjects_of(act.key)}
-        if at <= past.erased_at or not names.isdisjoint(past.ids):
-            return
+        if at <= past.erased_at:
+            return False
         past.revision += 1
-        past.ids |= names
         if act.state is ActState.ERASED:
             past.erased_at = at
         self._rows.append(self._chain(act, kind, at, past.revision))
         if act.notice is not None:
             self._archive(act.notice)
+        return True
 
-    def finish(self) -> None:
-        """Write what was added."""
+    def _write(self) -> None:
         if not self._rows:
             return
         self._connection.execute(insert(records), self._rows)
@@ -137,17 +128,6 @@ class Recorder:
             }
             for (digest, language), notice in self._notices.items()
         ]
-
-
-def _read_past(acts: Iterable[PastAct]) -> Past:
-    past = Past()
-    for act in acts:
-        past.ids.add(act.id)
-        past.revision = max(past.revision, act.revision)
-        if act.state == ActState.ERASED.value:
-            past.erased_at = max(past.erased_at, act.at)
-    past.is_erased = bool(past.ids) and stand(acts).state is ActState.ERASED
-    return past
 
 
 def _identify(act: Act, subject: str) -> str:

@@ -1,6 +1,9 @@
 """Keep the ledger in one SQLite file that only its owner reads and that forgets what it deletes."""
 
+import errno
+import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -37,15 +40,25 @@ def create_file(path: Path) -> None:
     """Make sure that the file is there and private; SQLite gives -wal and -shm the same mode.
 
     Raises:
-        OSError: There is no such directory, or it is not ours to write.
+        OSError: There is no such directory, or it is not ours to write; or something else than a
+            file is there.
     """
-    path.touch(mode=0o600)
-    path.chmod(0o600)
+    # Whatever else is there by mistake, a directory above all, keeps its mode.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "this is no file")
+        if found.st_size == 0:
+            os.fchmod(file, 0o600)
+    finally:
+        os.close(file)
 
 
 def start_log(connection: Connection) -> None:
     """Let readers read while a writer writes."""
-    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    if connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def empty_log(connection: Connection) -> bool:

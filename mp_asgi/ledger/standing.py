@@ -17,8 +17,6 @@ class PastAct(NamedTuple):
         state: As it stands in the record.
         version: Of the notice; empty without one.
         source: What said it.
-        revision: Counts the subject's acts from 1 on.
-        id: Of the act.
     """
 
     at: int
@@ -26,8 +24,6 @@ class PastAct(NamedTuple):
     state: str
     version: str = ""
     source: str = ""
-    revision: int = 0
-    id: str = ""
 
     @property
     def is_denial(self) -> bool:

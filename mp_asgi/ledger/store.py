@@ -71,6 +71,15 @@ class Store:
         with self._connected() as connection:
             start_log(connection)
 
+    def require(self) -> None:
+        """Make sure that a file is there already.
+
+        Raises:
+            UnusableLedger: It is not.
+        """
+        if self._path is not None and not self._path.is_file():
+            raise UnusableLedger(f"There is no ledger at {self._path}.")
+
     def scrub(self) -> None:
         """Leave nothing of what was deleted in SQLite's log. A server's own vacuum does this.
 
@@ -98,7 +107,7 @@ class Store:
             with self._engine().connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            reason = type(getattr(error, "orig", None) or error).__name__
+            reason = _name(getattr(error, "orig", None) or error)
             raise LedgerUnavailable(f"The ledger {self.name} gave no answer: {reason}") from error
 
     def _engine(self) -> Engine:
@@ -118,6 +127,12 @@ class Store:
             bound_statements(connection, self._timeout_seconds)
 
 
+def _name(error: object) -> str:
+    """Answer what happened in the database's own short word, which quotes nothing."""
+    word = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None)
+    return f"{type(error).__name__} {word}" if isinstance(word, str) else type(error).__name__
+
+
 def _read_url(text: str) -> URL:
     try:
         url = make_url(text if "://" in text else f"sqlite:///{text}")
@@ -128,6 +143,8 @@ def _read_url(text: str) -> URL:
             "The ledger's URL cannot be read. Use a path, sqlite:///PATH, "
             "or postgresql://USER:PASSWORD@HOST/DATABASE."
         )
+    if "@" in (url.host or ""):
+        raise UnusableLedger("The ledger's URL has an @ in its password. Write it as %40.")
     url = url.set(drivername=_ALIASES.get(url.drivername, url.drivername))
     if url.drivername not in {"sqlite", *DRIVERS.values()}:
         raise UnusableLedger(

@@ -77,7 +77,9 @@ records = Table(
     Column("erased_by", BigInteger),  # seq of the tombstone
     Column("seal", _HASH),
     UniqueConstraint("project", "id", name="mp_asgi_records_id"),
-    Index("mp_asgi_records_subject", "project", "subject"),
+    # What is asked of one subject is found at an end of its part of an index, however long it is.
+    Index("mp_asgi_records_time", "project", "subject", "at", "seq", "state"),
+    Index("mp_asgi_records_revision", "project", "subject", "state", "revision"),
     **_OPTIONS,
 )
 

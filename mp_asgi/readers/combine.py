@@ -55,19 +55,21 @@ class ManagersSaid:
     Attributes:
         said: The choice of all.
         name: Of the first reader that says so; empty if none said anything.
+        names: Of all that do.
         at: Seconds since the epoch: of the newest denial, or of the oldest grant, if every grant
             tells its time.
         until: Seconds since the epoch after which the grant is stale; None if it does not end.
         present: Names of the readers whose cookies were there.
     """
 
-    __slots__ = ("at", "heard", "name", "present", "said", "until")
+    __slots__ = ("at", "heard", "name", "names", "present", "said", "until")
 
     def __init__(self, heard: tuple[Heard, ...]) -> None:
         self.heard = heard
         self.present = tuple([item.name for item in heard])
         self.said = Said.NOTHING
         self.name = ""
+        self.names: tuple[str, ...] = ()
         self.at: float | None = None
         self.until: float | None = None
         readings = [item.reading for item in heard]
@@ -75,8 +77,10 @@ class ManagersSaid:
         for deciding in _DECIDING:
             if deciding in said:
                 self.said = deciding
-                self.name = self.present[said.index(deciding)]
-                self._decide([reading for reading in readings if reading.said is deciding])
+                decided = [item for item in heard if item.reading.said is deciding]
+                self.names = tuple([item.name for item in decided])
+                self.name = self.names[0]
+                self._decide([item.reading for item in decided])
                 return
 
     def _decide(self, readings: Sequence[Reading]) -> None:

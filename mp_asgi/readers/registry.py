@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -100,6 +101,8 @@ def make_reader(item: object) -> Reader:
         )
     if callable(getattr(item, "read", None)):
         return _check(item)
+    if inspect.iscoroutinefunction(item):
+        raise ValueError(f"The reader {item.__name__} is an async function. Use a plain one.")
     if callable(item):
         return _check(AppReader(item))
     raise ValueError(
@@ -152,9 +155,10 @@ def _import(name: str) -> object:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the module's own code may raise anything
+        why = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"{name!r} cannot be imported ({error}). Use package.module:attribute."
+            f"{name!r} cannot be imported ({why}). Use package.module:attribute."
         ) from error
 
 
@@ -162,7 +166,10 @@ def _parse_options(reader: Callable[..., Reader], query: str) -> dict[str, objec
     """Answer the arguments that a query names."""
     options = _options_of(reader)
     given: dict[str, list[str]] = {}
-    pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise ValueError(f"{query!r} is no option. Write option=value.") from error
     for option, value in pairs:
         if option not in options:
             raise ValueError(f"there is no option {option!r}.{_hint(option, options)}")

@@ -243,7 +243,10 @@ def _read_ranges(bits: str, start: int) -> Iterator[range]:
 def _read_restrictions(bits: str, start: int) -> Iterator[Restriction]:
     position = start + 12
     for _ in range(int(bits[start:position], 2)):
-        purpose, kind = int(bits[position : position + 6], 2), int(bits[position + 6 :][:2], 2)
+        purpose, kind = (
+            int(bits[position : position + 6], 2),
+            int(bits[position + 6 : position + 8], 2),
+        )
         yield Restriction(purpose, kind, tuple(_read_ranges(bits, position + 8)))
         position = _find_ranges_end(bits, position + 8)
 

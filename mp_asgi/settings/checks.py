@@ -182,14 +182,14 @@ class _Problems:
 
     def _check_region(self) -> None:
         settings = self.settings
-        for country in settings.opt_out_countries:
-            if not re.fullmatch(r"[A-Z]{2}", str(country)):
-                self._add("opt_out_countries", "Use two-letter codes, as in US,GB.")
-                break
-        for header in settings.country_headers:
-            if not _TOKEN.fullmatch(str(header)):
-                self._add("country_headers", "Use header names.")
-                break
+        if not all(re.fullmatch(r"[A-Z]{2}", str(code)) for code in settings.opt_out_countries):
+            self._add("opt_out_countries", "Use two-letter codes, as in US,GB.")
+        if not all(_TOKEN.fullmatch(str(header)) for header in settings.country_headers):
+            self._add("country_headers", "Use header names.")
+        self._check_policy()
+
+    def _check_policy(self) -> None:
+        settings = self.settings
         if settings.opt_out_countries and settings.policy is not None:
             self._add("opt_out_countries", "MP_ASGI_POLICY answers for every country; unset one.")
         if settings.opt_out_countries and not settings.trusted_proxies:
@@ -197,6 +197,9 @@ class _Problems:
                 "opt_out_countries",
                 "Only a trusted proxy is believed; set MP_ASGI_TRUSTED_PROXIES, too.",
             )
+        has_other = settings.policy is not None or bool(settings.opt_out_countries)
+        if settings.consent == "opt-out" and has_other:
+            self._add("consent", "MP_ASGI_POLICY or MP_ASGI_OPT_OUT_COUNTRIES answers; unset one.")
         if settings.cookieless != "off" and settings.policy is None:
             self._add("cookieless", "Set MP_ASGI_POLICY, too: only it can say `cookieless`.")
 
@@ -208,12 +211,25 @@ class _Problems:
                 "`mp-asgi secret`."
             )
         self._check_lengths("MP_ASGI_LEDGER_KEYS", settings.ledger_keys)
+        if settings.ledger_keys and not settings.ledger:
+            self.found.append(
+                "MP_ASGI_LEDGER_KEYS is set without MP_ASGI_LEDGER. Set both or none."
+            )
+        if settings.ledger and not re.search(r"[/.:]", settings.ledger):
+            self._add("ledger", "Use a URL or a path, as in sqlite:////var/lib/shop/consent.db.")
+        if not set(settings.ledger_keys).isdisjoint(settings.secret_keys):
+            self.found.append(
+                "MP_ASGI_LEDGER_KEYS has a key of MP_ASGI_SECRET_KEYS. The ledger needs its own: "
+                "cookie keys are given up one day."
+            )
         if settings.consent_scope == "account" and not settings.ledger:
             self._add("consent_scope", "Accounts are kept in the ledger; set MP_ASGI_LEDGER, too.")
 
     def _check_mount(self) -> None:
         settings = self.settings
-        if settings.mount and not re.fullmatch(r"(/[A-Za-z0-9._~\-]+)+", settings.mount):
+        if settings.mount.startswith("/.well-known") or re.search(r"/\.+(/|$)", settings.mount):
+            self._add("mount", "Use a path of your own, as in /_mp.")
+        elif settings.mount and not re.fullmatch(r"(/[A-Za-z0-9._~\-]+)+", settings.mount):
             self._add("mount", "Use a path such as /_mp, without a slash at its end.")
         if settings.gpc_since:
             try:

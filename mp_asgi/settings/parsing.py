@@ -62,10 +62,13 @@ def parse_seconds(text: str) -> float:
 def parse_callable(text: str) -> Callable[..., Any]:
     """Import a callable by its dotted name, `package.module.name` or `package.module:name`."""
     module_name, _, attribute = text.replace(":", ".").rpartition(".")
+    if not module_name:
+        raise ValueError("Use the dotted name of a callable, as in shop.consent.policy.")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(f"Use the dotted name of a callable ({error}).") from error
+    except Exception as error:  # the module's own code may raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"Use the dotted name of a callable ({why}).") from error
     if not callable(found):
         raise ValueError(  # noqa: TRY004  # the variable's text is wrong, not its type
             "Use the dotted name of a callable; this one is not."

@@ -32,3 +32,9 @@ def office(served, tmp_path, monkeypatch, capsys) -> Iterator[Office]:
     office.fill()
     yield office
     office.ledger.close()
+
+
+@pytest.fixture
+def without_ledger(office, monkeypatch) -> None:
+    monkeypatch.delenv("MP_ASGI_LEDGER")
+    monkeypatch.delenv("MP_ASGI_LEDGER_KEYS")

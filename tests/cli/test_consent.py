@@ -2,9 +2,13 @@ import csv
 import io
 import json
 import sqlite3
+from argparse import Namespace
 
 import pytest
 
+from mp_asgi.cli.consent import _revoke
+from mp_asgi.cli.people import REAL_TIME, open_desktop
+from mp_asgi.erasure.eraser import LEDGER_PEOPLE
 from mp_asgi.events import Act, ActState, Subject
 from tests.cli.people import USER_KEY
 from tests.support import NOW
@@ -51,7 +55,39 @@ def test_a_revocation_is_a_denial_by_an_operator(office):
 
 
 def test_a_revocation_can_answer_json(office):
-    assert office.read_json("consent", "revoke") == {"revoked": 1}
+    assert office.read_json("consent", "revoke") == {"revoked": 1, "denied_before": 0}
+
+
+def test_a_revocation_that_is_repeated_records_nothing(office):
+    office.on_file("consent", "revoke")
+    office.clock.advance(60)
+    office.write("U1-secret", "U2")
+
+    _, out, _ = office.on_file("consent", "revoke")
+
+    assert "Recorded a denial for 1 ID. 1 ID had one before. " in out
+    assert len(office.ledger.history(USER_KEY)) == 2
+
+
+class Counting:
+    """A ledger that notes how many acts come in one transaction."""
+
+    def __init__(self, ledger):
+        self.standings = ledger.standings
+        self.sizes = []
+
+    def append(self, acts):
+        self.sizes.append(len(acts))
+
+
+def test_many_revocations_do_not_block_the_ledger(office):
+    office.write(*(f"V{number}" for number in range(LEDGER_PEOPLE + 1)))
+    ledger = Counting(office.ledger)
+
+    with open_desktop(REAL_TIME) as desktop:
+        _revoke(Namespace(file=str(office.ids), json=True), desktop, ledger)
+
+    assert ledger.sizes == [LEDGER_PEOPLE, 1]
 
 
 def export(office, *options):
@@ -176,10 +212,29 @@ def test_a_head_that_is_gone_fails_the_verification(office):
     assert out.startswith("Not intact:\n  ")
 
 
-@pytest.mark.parametrize("command", ["show", "export", "verify", "revoke"])
-def test_without_a_ledger_the_variable_is_named(office, monkeypatch, command):
-    monkeypatch.delenv("MP_ASGI_LEDGER")
+@pytest.mark.parametrize("head", ["zz", "", "0" * 63, "G" * 64], ids=["word", "none", "63", "G"])
+def test_what_is_no_head_is_wrong_usage(office, head):
+    with pytest.raises(SystemExit) as refused:
+        office.call("consent", "verify", "--head", head)
 
+    assert refused.value.code == 2
+    assert "write the 64 digits" in office.capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "export", "verify", "revoke"])
+def test_a_ledger_that_is_not_there_is_an_error_and_not_an_empty_one(office, monkeypatch, command):
+    monkeypatch.setenv("MP_ASGI_LEDGER", str(office.path / "nowhere.db"))
+
+    code, out, err = office.call("consent", command, "--json")
+
+    assert code == 1
+    assert str(office.path / "nowhere.db") in err
+    assert str(office.path / "nowhere.db") in json.loads(out)["error"]
+    assert not (office.path / "nowhere.db").exists()
+
+
+@pytest.mark.parametrize("command", ["show", "export", "verify", "revoke"])
+def test_without_a_ledger_the_variable_is_named(office, without_ledger, command):
     code, _, err = office.call("consent", command)
 
     assert (code, "MP_ASGI_LEDGER is not set" in err) == (1, True)

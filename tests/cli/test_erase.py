@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -8,9 +10,14 @@ import pytest
 
 from mp_asgi.cli import main
 from mp_asgi.dev import Fault
+from mp_asgi.erasure.desk import POLL_SECONDS
 from mp_asgi.erasure.eraser import SEND_SECONDS
-from mp_asgi.events import ActState
+from mp_asgi.erasure.receipt import NOT_CLEARED
+from mp_asgi.events import ActState, Link
+from mp_asgi.ledger import LedgerUnavailable
+from mp_asgi.wire import KeyMaker
 from tests.cli.people import DEVICE, DEVICE_KEY, OAUTH, TOKEN, USER_KEY
+from tests.support import NOW
 
 
 def test_a_user_is_erased_here_and_at_mixpanel(office):
@@ -20,15 +27,100 @@ def test_a_user_is_erased_here_and_at_mixpanel(office):
     assert "Erasure of 1 user and 1 device (GDPR)" in out
     assert "task-1  PENDING  1 user" in out
     assert "task-2  PENDING  1 device" in out
-    assert "1 record emptied" in out
+    assert "2 jobs taken; it may take 30 days, --status TASK tells" in out
+    assert "ledger      kept until a later run finds that Mixpanel is done" in out
     assert "Requests to Mixpanel: 2 of 2" in err
+    assert "Jobs finished" not in err
+    assert "still holds their records and links" in err
     assert [job.distinct_ids for job in office.standin.privacy.jobs] == [
         ("U1-secret",),
         (f"$device:{DEVICE}",),
     ]
     standings = office.ledger.standings([USER_KEY, DEVICE_KEY])
     assert {standing.state for standing in standings.values()} == {ActState.ERASED}
-    assert office.ledger.links_of_user(USER_KEY) == []
+
+
+def test_a_later_run_with_the_same_receipt_clears_the_ledger_once_mixpanel_is_done(office):
+    options = ("erase", "--receipt", str(office.path / "receipt.json"))
+    office.on_file(*options)
+    links = len(office.ledger.links_of_user(USER_KEY))
+    office.standin.privacy.finish()
+
+    code, out, err = office.on_file(*options)
+
+    assert code == 0
+    assert "2 jobs done" in out
+    assert "1 record emptied, links gone" in out
+    assert "still holds" not in err
+    assert "Jobs finished by Mixpanel: 2 of 2" in err
+    assert "Requests to Mixpanel" not in err
+    assert (links, office.ledger.links_of_user(USER_KEY)) == (1, [])
+
+
+def test_a_failed_job_is_called_failed_and_placed_again(office):
+    options = ("erase", "--receipt", str(office.path / "receipt.json"))
+    office.on_file(*options)
+    office.standin.privacy.fail()
+
+    code, out, _ = office.on_file(*options)
+
+    assert code == 0
+    assert "2 jobs failed and asked for again, 2 jobs taken; it may take 30 days" in out
+    assert "task-2  FAILURE  1 device" in out
+    assert [job.distinct_ids for job in office.standin.privacy.jobs][2:] == [
+        ("U1-secret",),
+        (f"$device:{DEVICE}",),
+    ]
+
+
+def test_waiting_for_a_job_that_fails_says_what_to_do(office):
+    def sleep(seconds):
+        office.clock.advance(seconds)
+        if seconds == POLL_SECONDS:
+            office.standin.privacy.fail()
+
+    office.sleep = sleep
+    code, out, err = office.on_file("erase", "--wait")
+
+    assert code == 1
+    assert "2 jobs failed; run this again" in out
+    assert "Task task-1 ended as FAILURE. Run this again." in err
+
+
+def test_what_mixpanel_did_not_take_is_told_and_not_waited_for(office):
+    def sleep(seconds):
+        office.clock.advance(seconds)
+        if office.standin.privacy.jobs:
+            office.standin.misbehave(Fault.UNAVAILABLE, None)
+
+    office.sleep = sleep
+    code, _, err = office.on_file("erase", "--wait")
+
+    assert code == 1
+    assert "1 device not taken: " in err
+    assert {request.method for request in office.standin.requests} == {"POST"}
+
+
+def test_a_device_that_comes_to_light_while_mixpanel_works_is_waited_for_too(office):
+    key = KeyMaker(TOKEN).device_key("late-device")
+    links = [Link("U1-secret", "late-device", USER_KEY, key, NOW - 9)]
+
+    def sleep(seconds):
+        office.clock.advance(seconds)
+        if seconds == POLL_SECONDS:
+            office.ledger.append(links)
+            office.standin.privacy.advance()
+            links.clear()
+
+    office.sleep = sleep
+    code, out, _ = office.on_file("erase", "--wait")
+
+    assert code == 0
+    assert "3 jobs done" in out
+    assert "links gone" in out
+    assert [job.distinct_ids for job in office.standin.privacy.jobs][2:] == [
+        ("$device:late-device",)
+    ]
 
 
 def test_sends_of_other_processes_are_waited_for(office):
@@ -56,7 +148,7 @@ def test_raw_ids_are_shown_only_if_asked(office):
 
 def test_a_dry_run_sends_and_writes_nothing(office):
     path = office.path / "receipt.json"
-    before = office.ledger.verify().head
+    before = {file.name: file.read_bytes() for file in office.path.iterdir()}
 
     code, out, _ = office.on_file("erase", "--dry-run", "--receipt", str(path))
 
@@ -64,8 +156,7 @@ def test_a_dry_run_sends_and_writes_nothing(office):
     assert "has done nothing" in out
     assert out.count("\n  ") == 2
     assert office.standin.requests == []
-    assert office.ledger.verify().head == before
-    assert not path.exists()
+    assert {file.name: file.read_bytes() for file in office.path.iterdir()} == before
 
 
 def test_a_dry_run_in_json_says_what_is_there(office):
@@ -78,8 +169,7 @@ def test_a_dry_run_in_json_says_what_is_there(office):
     }
 
 
-def test_a_dry_run_says_what_is_missing(office, monkeypatch):
-    monkeypatch.delenv("MP_ASGI_LEDGER")
+def test_a_dry_run_says_what_is_missing(office, without_ledger, monkeypatch):
     monkeypatch.delenv("MIXPANEL_OAUTH_TOKEN")
 
     code, _, err = office.on_file("erase", "--dry-run")
@@ -101,8 +191,11 @@ def test_waiting_ends_with_mixpanels_success(office):
 
     assert code == 0
     assert "(CCPA)" in out
-    assert "SUCCESS" in out
+    assert "2 jobs done" in out
+    assert "task-2  SUCCESS  1 device" in out
     assert "--status TASK" not in out
+    assert "links gone" in out
+    assert office.ledger.links_of_user(USER_KEY) == []
     assert "Jobs finished by Mixpanel: 2 of 2" in err
 
 
@@ -141,7 +234,7 @@ def test_ctrl_c_leaves_what_can_be_gone_on_with(office, when):
 
     def sleep(seconds):
         office.clock.advance(seconds)
-        if (when == "poll") is (seconds == 60.0):
+        if (when == "poll") is (seconds == POLL_SECONDS):
             raise KeyboardInterrupt
 
     office.sleep = sleep
@@ -151,6 +244,70 @@ def test_ctrl_c_leaves_what_can_be_gone_on_with(office, when):
     assert "What was done stays done" in err
     assert "tombstones  20" in out
     assert json.loads(path.read_text())["tombstones"]["at"]
+
+
+def test_a_failure_after_the_tombstones_shows_how_far_it_got(office):
+    def sleep(seconds):
+        office.clock.advance(seconds)
+        raise LedgerUnavailable("The ledger gave no answer.")
+
+    office.sleep = sleep
+    code, out, err = office.on_file("erase", "--json")
+
+    receipt = json.loads(out)
+    assert code == 1
+    assert receipt["tombstones"]["at"]
+    assert receipt["warnings"] == [NOT_CLEARED]
+    (problem,) = receipt["problems"]
+    assert problem == "The ledger gave no answer. What was done stays done. Run this again."
+    assert problem in err
+
+
+def test_a_receipt_that_cannot_be_kept_any_more_is_shown(office):
+    path = office.path / "kept" / "receipt.json"
+    path.parent.mkdir()
+
+    def sleep(seconds):
+        office.clock.advance(seconds)
+        if office.standin.privacy.jobs and path.exists():
+            path.unlink()
+            path.parent.rmdir()
+
+    office.sleep = sleep
+    code, out, err = office.on_file("erase", "--receipt", str(path))
+
+    assert code == 1
+    assert "task-2  PENDING  1 device" in out
+    assert f"No such file or directory: '{path}'. What was done stays done." in err
+
+
+def test_a_failed_job_that_was_placed_again_does_not_spoil_the_wait(office):
+    options = ("erase", "--receipt", str(office.path / "receipt.json"))
+    office.on_file(*options)
+    office.standin.privacy.fail()
+    office.on_file(*options)
+    office.standin.privacy.finish()
+
+    code, out, err = office.on_file(*options, "--wait")
+
+    assert code == 0
+    assert "2 jobs done, 2 jobs failed and asked for again\n" in out
+    assert "Run this again" not in err
+    assert "links gone" in out
+
+
+def test_a_failure_before_anything_was_done_is_only_told(office):
+    with sqlite3.connect(office.path / "ledger.db") as database:
+        database.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON mp_asgi_records BEGIN SELECT RAISE(FAIL, ''); END"
+        )
+    database.close()
+
+    code, out, err = office.on_file("erase")
+
+    assert (code, out) == (1, "")
+    assert "gave no answer" in err
+    assert "stays done" not in err
 
 
 def test_ctrl_c_before_anything_was_done_leaves_no_receipt(office):
@@ -193,8 +350,7 @@ def test_a_receipt_of_other_people_is_refused(office):
     assert "about other people" in err
 
 
-def test_without_a_ledger_it_works_and_warns(office, monkeypatch):
-    monkeypatch.delenv("MP_ASGI_LEDGER")
+def test_without_a_ledger_it_works_and_warns(office, without_ledger):
     began_at = office.clock.now
 
     code, out, err = office.on_file("erase")
@@ -286,6 +442,28 @@ def test_ids_come_from_standard_input(office):
     assert done.stdout == "Would erase, and has done nothing:\n  user U2\n"
 
 
+def test_ids_in_any_letters_are_printed_to_any_terminal(office):
+    done = subprocess.run(
+        [sys.executable, "-m", "mp_asgi", "erase", "--dry-run", "--reveal"],
+        input="ü\n".encode(),
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+
+    assert done.stdout == b"Would erase, and has done nothing:\n  user \\xfc\n"
+
+
+def test_a_stream_of_somebody_elses_is_left_as_it_is(office, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    code = main(["erase", "--dry-run", "-f", str(office.ids)])
+
+    assert code == 0
+    assert "has done nothing" in stream.getvalue()
+
+
 def test_a_terminal_is_told_what_to_type(office):
     master, slave = os.openpty()
     os.write(master, b"U2\n\x04")
@@ -313,6 +491,29 @@ def test_settings_that_cannot_be_used_are_named(office, monkeypatch):
     assert (code, "MIXPANEL_TOKEN is not set" in err) == (1, True)
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["for-real", "dry-run"])
+def test_a_ledger_that_is_not_there_is_an_error_and_not_an_empty_one(office, monkeypatch, options):
+    monkeypatch.chdir(office.path)
+    monkeypatch.setenv("MP_ASGI_LEDGER", "nowhere.db")
+
+    code, out, err = office.on_file("erase", *options)
+
+    assert (code, out) == (1, "")
+    assert str(office.path / "nowhere.db") in err
+    assert not (office.path / "nowhere.db").exists()
+    assert office.standin.requests == []
+
+
+def test_a_missing_directory_of_the_receipt_is_named_as_it_was_given(office):
+    path = office.path / "nowhere" / "receipt.json"
+
+    code, _, err = office.on_file("erase", "--receipt", str(path))
+
+    assert code == 2
+    assert err.endswith(f"No such file or directory: '{path}'\n")
+    assert office.ledger.current(USER_KEY).state is ActState.GRANTED
+
+
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 def test_a_job_can_be_asked_for_and_cancelled(office, as_json):
     options = ("--json",) if as_json else ()
@@ -338,6 +539,26 @@ def test_what_has_started_cannot_be_cancelled(office):
     code, _, err = office.call("erase", "--cancel", "task-1")
 
     assert (code, "has started" in err) == (1, True)
+
+
+@pytest.mark.parametrize("option", ["--status", "--cancel"])
+def test_a_job_is_asked_for_without_the_ledger(office, monkeypatch, option):
+    office.on_file("erase")
+    monkeypatch.setenv("MP_ASGI_LEDGER", str(office.path / "nowhere.db"))
+
+    code, _, _ = office.call("erase", option, "task-1")
+
+    assert code == 0
+
+
+@pytest.mark.parametrize("option", ["--status", "--cancel"])
+@pytest.mark.parametrize("task_id", ["\udcff", "two words", ""], ids=ascii)
+def test_what_is_no_task_id_is_wrong_usage(office, option, task_id):
+    with pytest.raises(SystemExit) as refused:
+        main(["erase", option, task_id])
+
+    assert refused.value.code == 2
+    assert "is no task ID" in office.capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--status", "--cancel"])

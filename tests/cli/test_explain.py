@@ -258,7 +258,7 @@ def test_our_own_choice_is_told_with_its_time_and_source(explain):
 )
 def test_the_account_speaks_for_the_user_who_is_named(environ, explain, tmp_path, user, line):
     environ.setenv("MP_ASGI_LEDGER", f"sqlite:///{tmp_path / 'ledger.db'}")
-    environ.setenv("MP_ASGI_LEDGER_KEYS", KEY)
+    environ.setenv("MP_ASGI_LEDGER_KEYS", "l" * 32)
     settings = Settings.from_env()
     key = make_core(settings, _Nowhere(), time.time, os.urandom).keys.user_key("U1")
     ledger = make_ledger(settings)

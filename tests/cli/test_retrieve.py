@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from tests.cli.people import DEVICE, USER_KEY
 
 
@@ -56,6 +58,31 @@ def test_a_job_can_be_asked_for(office):
     code, out, _ = office.call("retrieve", "--status", "task-1", "--json")
 
     assert (code, json.loads(out)["link"]) == (0, "https://storage.example/task-1.zip")
+
+
+def test_a_job_is_asked_for_without_the_ledger(office, monkeypatch):
+    office.on_file("retrieve")
+    monkeypatch.setenv("MP_ASGI_LEDGER", str(office.path / "nowhere.db"))
+
+    code, out, _ = office.call("retrieve", "--status", "task-1")
+
+    assert (code, out) == (0, "PENDING\n")
+
+
+def test_a_ledger_that_is_not_there_is_an_error_and_not_an_empty_one(office, monkeypatch):
+    monkeypatch.setenv("MP_ASGI_LEDGER", str(office.path / "nowhere.db"))
+
+    code, _, err = office.on_file("retrieve")
+
+    assert (code, str(office.path / "nowhere.db") in err) == (1, True)
+    assert not (office.path / "nowhere.db").exists()
+
+
+def test_what_is_no_task_id_is_wrong_usage(office):
+    with pytest.raises(SystemExit) as refused:
+        office.call("retrieve", "--status", "\udcff")
+
+    assert refused.value.code == 2
 
 
 def test_without_a_token_the_local_part_is_printed(office, monkeypatch):

@@ -82,10 +82,11 @@ def test_an_apps_stored_answer_needs_no_time():
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        pytest.param(mirror_source("klaro"), "klaro", id="mirror"),
-        pytest.param("own", "", id="own"),
-        pytest.param("gpc-override", "", id="gpc-override"),
-        pytest.param("unreadable", "", id="unreadable"),
+        pytest.param(mirror_source(["klaro"]), ("klaro",), id="mirror"),
+        pytest.param(mirror_source(["klaro", "iab-tcf"]), ("klaro", "iab-tcf"), id="of-two"),
+        pytest.param("own", (), id="own"),
+        pytest.param("gpc-override", (), id="gpc-override"),
+        pytest.param("unreadable", (), id="unreadable"),
     ],
 )
 def test_a_mirror_names_its_consent_manager(source, expected):

@@ -2,10 +2,11 @@ import threading
 
 import pytest
 
+from mp_asgi.delivery.choices import MAX_WAITING
 from mp_asgi.delivery.counters import Counters
-from mp_asgi.delivery.recorder import ASK_BATCH, BATCH, MAX_WAITING, Recorder
+from mp_asgi.delivery.recorder import ASK_BATCH, BATCH, Recorder
 from mp_asgi.errors import Unavailable
-from mp_asgi.events import ActState, Link
+from mp_asgi.events import ActState, Link, Notice
 from tests.support import NOW, TIMEOUT, FakeClock, MemoryLedger, make_act, make_entry
 
 GRANTED, DENIED, LIFTED, ERASED = ActState
@@ -166,10 +167,9 @@ def test_a_choice_that_is_recorded_but_could_not_be_told_is_recorded_once():
 
 def test_what_does_not_fit_in_memory_is_counted():
     bench = Bench()
-    act = make_act(DENIED)
 
-    for _ in range(MAX_WAITING + 1):
-        bench.recorder.record(act)
+    for number in range(MAX_WAITING + 1):
+        bench.recorder.record(make_act(GRANTED, key=b"%d" % number))
 
     assert bench.recorder.waiting() == MAX_WAITING
     assert bench.counted("unrecorded") == 1
@@ -351,7 +351,7 @@ def test_nothing_may_leave_while_a_choice_cannot_be_recorded():
     assert not caught.value.is_sent
     assert SECRET not in str(caught.value)
     assert bench.recorder.waiting() == 1
-    assert bench.ledger.calls == ["standings"]
+    assert bench.ledger.calls == []
 
 
 # --- the thread -----------------------------------------------------------------------------------
@@ -401,3 +401,60 @@ def test_a_question_wakes_the_thread():
     stopping.set()
     bench.recorder.wake.set()
     thread.join(TIMEOUT)
+
+
+# --- an item that cannot be kept ------------------------------------------------------------------
+
+
+class Choosy(MemoryLedger):
+    """A ledger that fails on notices: as a bug of ours, or as a database that is gone."""
+
+    def append(self, items):
+        if any(item.notice is not None for item in items):
+            raise AttributeError("notice")
+        super().append(items)
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"), [(DENIED, True), (GRANTED, False)], ids=["denial", "grant"]
+)
+def test_one_item_that_cannot_be_kept_stops_no_other(state, kept):
+    bench = Bench(Choosy())
+    poison = make_act(state, key=b"bad", notice=Notice("en", "text"))
+    bench.record(make_act(GRANTED, key=b"before"), poison, make_act(DENIED, key=b"after"))
+
+    bench.recorder.settle()
+
+    keys = [act.key for act in bench.ledger.acts]
+    assert keys == [b"before", b"bad", b"after"] if kept else [b"before", b"after"]
+    assert bench.counted("unrecorded") == (0 if kept else 1)
+    assert bench.recorder.waiting() == 0
+
+
+def test_a_flush_waits_for_the_thread_and_no_longer_than_it_may():
+    bench = Bench()
+    bench.record(make_act(GRANTED))
+    early = bench.recorder.flush(0.0)
+    stopping = threading.Event()
+    thread = threading.Thread(target=bench.recorder.run, args=(stopping,))
+    thread.start()
+
+    late = bench.recorder.flush(TIMEOUT)
+    stopping.set()
+    bench.recorder.wake.set()
+    thread.join(TIMEOUT)
+
+    assert (early, late) == (False, True)
+
+
+def test_a_ledger_is_opened_once_and_again_until_it_is():
+    bench = Bench()
+    bench.fail()
+    bench.record(make_act(GRANTED))
+    with pytest.raises(Unavailable):
+        bench.recorder.settle()
+    bench.mend()
+
+    bench.recorder.settle()
+
+    assert len(bench.ledger.acts) == 1

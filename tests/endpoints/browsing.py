@@ -18,7 +18,9 @@ ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
-POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; img-src data:"
+POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; frame-src 'self'; img-src data:"
+)
 PAGE = """<!doctype html>
 <html lang="{lang}"><head><meta charset="utf-8"><title>Shop</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

@@ -1,4 +1,5 @@
 import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from mp_asgi import MixpanelMiddleware
 from mp_asgi.endpoints import mount_asgi
@@ -65,6 +66,8 @@ async def test_everything_else_reaches_the_app_untouched(scope):
     [
         pytest.param("/api/_mp/consent", "/api", True, id="server-puts-it-before"),
         pytest.param("/_mp/consent", "/api", True, id="proxy-strips-it"),
+        pytest.param("/api/_mp/consent", "/api/", True, id="root-with-a-slash"),
+        pytest.param("/_mp/consent", "/", True, id="root-is-a-slash"),
         pytest.param("/apix/_mp/consent", "/api", False, id="a-longer-name"),
         pytest.param("/api/_mp/consent", "", False, id="not-mounted"),
         pytest.param("/api/api/_mp/consent", "/api", False, id="only-once"),
@@ -108,8 +111,21 @@ async def test_reading_stops_where_a_body_is_too_long(site):
 async def test_half_a_decision_of_a_client_that_hung_up_is_none(site):
     wire = await post(site, request(DENIAL, is_more=True), {"type": "http.disconnect"})
 
-    assert wire.sent == []
+    assert wire.sent[0]["status"] == 400
+    assert not [name for name, _ in wire.sent[0]["headers"] if name == b"set-cookie"]
     assert site.analytics.stats().accepted == 0
+
+
+async def test_a_middleware_outside_of_us_survives_a_hang_up(site):
+    async def pass_on(request, call_next):
+        return await call_next(request)
+
+    app = BaseHTTPMiddleware(site.asgi, dispatch=pass_on)
+    scope = http_scope(*SENT, method="POST", path=CONSENT)
+
+    wire = await serve(app, scope, request(DENIAL, is_more=True), {"type": "http.disconnect"})
+
+    assert wire.sent[0]["status"] == 400
 
 
 @pytest.mark.parametrize("path", [CONSENT, "/_mp/banner.js"])

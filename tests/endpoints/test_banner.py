@@ -1,11 +1,14 @@
 """A person answers the banner in Chromium."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from mp_asgi.endpoints.texts import notice_texts
 from tests.endpoints.browsing import CHROMIUM, Shop, open_browser, open_pages, serve_shop
 
 GPC = {"Sec-GPC": "1"}
@@ -57,7 +60,7 @@ def press(page: Page, name: str) -> None:
 
 def reopen(page: Page) -> None:
     page.get_by_role("button", name="Privacy settings").click()
-    expect(banner(page)).to_be_visible()
+    expect(banner(page).get_by_role("heading")).to_be_focused()  # unlike one that came by itself
 
 
 def cookies(page: Page) -> set[str]:
@@ -130,6 +133,80 @@ def test_the_page_hears_of_a_choice(shop: Shop, open_page: Any) -> None:
     assert page.evaluate("window.heard") == "granted"
 
 
+@pytest.fixture
+def slow_grants(shop: Shop) -> None:
+    """Let the server's answer to a grant wait until the page says `go()`."""
+    shop.prelude = """
+    const fetched = window.fetch;
+    window.started = 0;
+    const gate = new Promise((open) => { window.go = open; });
+    window.fetch = async (url, options) => {
+      const isGrant = options && options.body && options.body.includes("granted");
+      if (isGrant) { window.started += 1; await gate; }
+      return fetched(url, options);
+    };
+    """
+
+
+@pytest.mark.parametrize(
+    ("clicks", "expected"),
+    [
+        pytest.param(["Accept", "Refuse"], "denied", id="refused-last"),
+        pytest.param(["Accept", "Refuse", "Accept"], "granted", id="accepted-last"),
+        pytest.param(["Accept", "Accept"], "granted", id="twice"),
+    ],
+)
+@pytest.mark.usefixtures("slow_grants")
+def test_the_last_answer_counts_however_slow_the_first_one_is(
+    shop: Shop, open_page: Any, clicks: list[str], expected: str
+) -> None:
+    page = open_page(shop.url)
+    page.evaluate(
+        """() => {
+          window.heard = [];
+          document.addEventListener("mp-asgi:consent", (event) => heard.push(event.detail.state));
+        }"""
+    )
+    for name in clicks:
+        banner(page).get_by_role("button", name=name, exact=True).click()
+    expect(banner(page)).to_have_attribute("aria-busy", "true")
+    assert page.evaluate("started") == 1
+
+    page.evaluate("go()")
+
+    expect(banner(page)).to_have_count(0)
+    assert page.evaluate("heard") == [expected]
+    assert page.evaluate("started") == 1
+    assert state(page)["state"] == expected
+
+
+# --- an old tab, or an old copy of the script ----------------------------------------------------
+
+
+def test_who_saw_an_older_notice_is_shown_the_present_one(
+    shop: Shop, open_page: Any, complaints: list[str]
+) -> None:
+    page = open_page("about:blank")
+
+    def answer_old_copy(route: Any) -> None:
+        text = route.fetch().text().replace("If you agree,", "Once upon a time,")
+        route.fulfill(body=re.sub(r"[0-9a-f]{64}", "0" * 64, text), content_type="text/javascript")
+
+    page.route("**/_mp/banner.js", answer_old_copy)
+    page.goto(shop.url)
+    expect(banner(page)).to_contain_text("Once upon a time")
+
+    banner(page).get_by_role("button", name="Accept").click()
+
+    expect(banner(page)).to_contain_text("If you agree")
+    expect(page.get_by_role("heading", name="May we measure")).to_be_focused()
+    assert state(page)["state"] == "unknown"
+    press(page, "Accept")
+    assert state(page)["state"] == "granted"
+    assert [text for text in complaints if "409" not in text] == []
+    complaints.clear()
+
+
 # --- keyboard ---------------------------------------------------------------------------------
 
 
@@ -173,6 +250,57 @@ def test_leaving_chooses_nothing_and_goes_back_to_where_one_was(
     expect(banner(page)).to_have_count(0)
     expect(page.get_by_role("button", name="Privacy settings")).to_be_focused()
     assert state(page)["state"] == "granted"
+
+
+def test_after_the_first_answer_the_keyboard_goes_on_in_the_page(
+    shop: Shop, open_page: Any
+) -> None:
+    page = open_page(shop.url)
+    banner(page).get_by_role("button", name="Refuse").focus()
+
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("main")).to_be_focused()
+
+
+def test_who_was_elsewhere_in_the_page_goes_back_there(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    expect(banner(page)).to_be_visible()
+    page.get_by_role("button", name="Privacy settings").focus()
+
+    press(page, "Refuse")
+
+    expect(page.get_by_role("button", name="Privacy settings")).to_be_focused()
+
+
+def test_a_page_without_a_main_part_is_no_error(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    expect(banner(page)).to_be_visible()
+    page.evaluate("document.querySelector('main').remove()")
+
+    press(page, "Refuse")
+
+    assert state(page)["state"] == "denied"
+
+
+def test_the_end_of_the_page_can_be_scrolled_above_the_banner(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url, viewport={"width": 320, "height": 568}, reduced_motion="reduce")
+    page.evaluate(
+        """() => {
+          const footer = document.createElement("footer");
+          footer.append(Object.assign(document.createElement("a"), { href: "#", text: "Imprint" }));
+          footer.style.marginTop = "150vh";
+          document.body.append(footer);
+        }"""
+    )
+    expect(banner(page)).to_be_visible()
+
+    page.get_by_role("link", name="Imprint").focus()
+
+    link = page.get_by_role("link", name="Imprint").bounding_box()
+    assert link["y"] + link["height"] <= banner(page).bounding_box()["y"]
+    page.get_by_role("button", name="Close without choosing").click()
+    assert page.evaluate("getComputedStyle(document.documentElement).paddingBottom") == "0px"
 
 
 def test_escape_elsewhere_leaves_the_question_open(shop: Shop, open_page: Any) -> None:
@@ -222,6 +350,25 @@ def test_gpc_turned_on_meanwhile_is_told_before_a_grant_counts(
     complaints.clear()
 
 
+@pytest.mark.parametrize(("honors", "told"), [(True, 1), (False, 0)])
+def test_the_signal_is_told_only_where_it_counts(
+    browser: Any, complaints: list[str], honors: bool, told: int
+) -> None:
+    with serve_shop(honor_gpc=honors) as shop, open_pages(browser, complaints) as open_page:
+        shop.prelude = """Object.defineProperty(
+          Navigator.prototype, "globalPrivacyControl", { get: () => true },
+        );"""
+        page = open_page(shop.url)
+        expect(banner(page)).to_be_visible()
+        page.context.set_offline(True)
+
+        reopen(page)
+
+        expect(page.locator("mp-asgi-consent .gpc")).to_have_count(told)
+        page.context.set_offline(False)
+        page.goto("about:blank")  # leave the server alone before it stops
+
+
 # --- a server that does not answer ------------------------------------------------------------
 
 
@@ -238,6 +385,26 @@ def test_a_grant_that_was_not_kept_is_said_aloud(
         "Your choice could not be saved. Please try again."
     )
     complaints.clear()
+
+
+def test_a_grant_that_the_browser_did_not_keep_is_said_aloud(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    expect(banner(page)).to_be_visible()
+
+    def ask_without_cookies(route: Any) -> None:
+        if route.request.method == "GET":
+            route.fulfill(json=httpx.get(f"{shop.url}/_mp/consent").json())
+        else:
+            route.continue_()
+
+    page.route("**/_mp/consent", ask_without_cookies)
+
+    banner(page).get_by_role("button", name="Accept").click()
+
+    expect(page.get_by_role("alert")).to_have_text(
+        "Your choice could not be saved. Please try again."
+    )
+    expect(banner(page)).to_have_attribute("aria-busy", "false")
 
 
 def test_a_refusal_needs_no_server(shop: Shop, open_page: Any, complaints: list[str]) -> None:
@@ -331,6 +498,227 @@ def test_a_script_that_is_there_twice_asks_once(shop: Shop, open_page: Any) -> N
     page = open_page(shop.url)
 
     expect(banner(page)).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    "scripts",
+    [
+        pytest.param('<script type="module" src="/_mp/banner.js"></script>', id="module"),
+        pytest.param('<script type="module" src="/prelude.js"></script>', id="imported"),
+        pytest.param(
+            '<form name="currentScript"><input name="src"></form>'
+            '<script src="/_mp/banner.js"></script>',
+            id="name-taken",
+        ),
+        pytest.param(
+            '<script type="module" src="/_mp/banner.js?v=2" data-lang="en"></script>', id="query"
+        ),
+    ],
+)
+def test_the_banner_finds_itself(shop: Shop, open_page: Any, scripts: str) -> None:
+    shop.reset(scripts=scripts, prelude='import("/_mp/banner.js");' if "prelude" in scripts else "")
+
+    page = open_page(shop.url)
+
+    press(page, "Accept")
+    assert state(page)["state"] == "granted"
+
+
+SHADOWED = """() => {
+  const host = document.body.appendChild(document.createElement("x-footer"));
+  const button = Object.assign(document.createElement("button"), { textContent: "Cookies" });
+  button.setAttribute("data-mp-consent", "");
+  button.append(Object.assign(document.createElement("b"), { textContent: "!" }));
+  host.attachShadow({ mode: "open" }).append(button);
+}"""
+STOPPED = """() => {
+  const button = Object.assign(document.createElement("button"), { textContent: "Cookies!" });
+  button.setAttribute("data-mp-consent", "");
+  button.onclick = (event) => event.stopPropagation();
+  document.body.append(button);
+}"""
+
+
+@pytest.mark.parametrize(
+    "make_button",
+    [pytest.param(SHADOWED, id="in-a-component"), pytest.param(STOPPED, id="click-stopped")],
+)
+def test_a_button_opens_the_banner_wherever_it_is(
+    shop: Shop, open_page: Any, make_button: str
+) -> None:
+    page = open_page(shop.url)
+    press(page, "Refuse")
+    page.evaluate(make_button)
+
+    page.get_by_role("button", name="Cookies").click()
+
+    expect(banner(page)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Cookies")).to_be_focused()
+
+
+def test_a_click_on_no_element_is_no_error(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    press(page, "Refuse")
+
+    page.evaluate("document.dispatchEvent(new MouseEvent('click', { bubbles: true })), 0")
+
+    expect(banner(page)).to_have_count(0)
+
+
+def test_the_banner_can_be_answered_while_a_dialog_is_open(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    press(page, "Refuse")
+    page.evaluate(
+        """() => {
+          const dialog = document.body.appendChild(document.createElement("dialog"));
+          const button = dialog.appendChild(document.createElement("button"));
+          button.textContent = "Cookies";
+          button.setAttribute("data-mp-consent", "");
+          dialog.showModal();
+        }"""
+    )
+    page.get_by_role("button", name="Cookies").click()
+    expect(page.get_by_role("heading", name="May we measure")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(banner(page)).to_have_count(0)
+    page.get_by_role("button", name="Cookies").click()
+
+    press(page, "Accept")
+
+    assert state(page)["state"] == "granted"
+    assert page.evaluate("document.querySelector('dialog').open")
+
+
+def test_the_banner_outlives_the_dialog_that_it_was_opened_in(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    expect(banner(page)).to_be_visible()
+    page.evaluate(
+        """() => {
+          document.body.append(document.createElement("dialog"));
+          document.querySelector("dialog").showModal();
+        }"""
+    )
+    page.evaluate("mpAsgi.open()")
+    expect(page.locator("dialog mp-asgi-consent")).to_have_count(1)
+
+    page.evaluate("document.querySelector('dialog').close()")
+
+    expect(page.locator("body > mp-asgi-consent")).to_have_count(1)
+    expect(banner(page)).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("document.body.replaceWith(document.createElement('body'))", id="replaced"),
+        pytest.param("document.body.innerHTML = ''", id="emptied"),
+    ],
+)
+def test_a_page_that_changes_its_body_keeps_the_question(
+    shop: Shop, open_page: Any, change: str
+) -> None:
+    page = open_page(shop.url)
+    expect(banner(page)).to_be_visible()
+
+    page.evaluate(change)
+    expect(banner(page)).to_be_visible()
+    page.evaluate(change)
+
+    press(page, "Refuse")
+    assert state(page)["state"] == "denied"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda page, other: press(other, "Refuse"), id="in-another-tab"),
+        pytest.param(
+            lambda page, other: page.evaluate(
+                """async () => {
+                  const detail = await (await fetch("/_mp/consent", {
+                    method: "POST", headers: { "Content-Type": "application/json" },
+                    body: '{"analytics": "denied"}',
+                  })).json();
+                  document.dispatchEvent(new CustomEvent("mp-asgi:consent", { detail }));
+                }"""
+            ),
+            id="by-a-manager",
+        ),
+        pytest.param(
+            lambda page, other: page.evaluate(
+                """async () => {
+                  await fetch("/_mp/consent", {
+                    method: "POST", headers: { "Content-Type": "application/json" },
+                    body: '{"analytics": "denied"}',
+                  });
+                  dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true }));
+                }"""
+            ),
+            id="while-the-page-was-away",
+        ),
+    ],
+)
+def test_a_question_that_is_answered_elsewhere_is_over(
+    shop: Shop, open_page: Any, answer: Callable[[Page, Page], None]
+) -> None:
+    page = open_page(shop.url)
+    expect(banner(page)).to_be_visible()
+    other = page.context.new_page()
+    other.goto(shop.url)
+    expect(banner(other)).to_be_visible()
+
+    answer(page, other)
+
+    expect(banner(page)).to_have_count(0)
+
+
+def test_who_is_changing_their_mind_is_not_interrupted(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    other = page.context.new_page()
+    other.goto(shop.url)
+    reopen(page)
+
+    press(other, "Refuse")
+
+    expect(banner(page)).to_be_visible()
+
+
+def test_a_frame_does_not_ask(shop: Shop, open_page: Any) -> None:
+    page = open_page(shop.url)
+    press(page, "Refuse")
+    page.context.clear_cookies()
+    page.evaluate(
+        "() => { document.body.append(Object.assign("
+        "document.createElement('iframe'), { src: '/' })); }"
+    )
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name="Shop")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+
+    expect(frame.locator("mp-asgi-consent")).to_have_count(0)
+    frame.get_by_role("button", name="Privacy settings").click()
+    expect(frame.locator("mp-asgi-consent")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("language", "direction"), [("ar", "rtl"), ("he-IL", "rtl"), ("arn", "ltr"), ("fr", "ltr")]
+)
+def test_the_direction_follows_the_language_of_the_texts(
+    browser: Any, complaints: list[str], language: str, direction: str
+) -> None:
+    # A Latin brand at the beginning turns nothing around.
+    texts = {**notice_texts(None)["en"], "title": "May we measure how this site is used?"}
+    with (
+        serve_shop(notice={language: texts}) as shop,
+        open_pages(browser, complaints) as open_page,
+    ):
+        page = open_page(shop.url)
+
+        found = banner(page).evaluate("element => getComputedStyle(element).direction")
+
+        assert found == direction
+        page.goto("about:blank")  # leave the server alone before it stops
 
 
 # --- how it looks -----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tests.endpoints.site import (
     Site,
     open_site,
 )
+from tests.support import TIMEOUT
 
 DOORS = ["asgi", "wsgi"]
 
@@ -81,6 +82,60 @@ def test_gpc_is_overridden_only_on_purpose_and_then_it_sticks(site):
     assert site.post(GPC, analytics="granted", override_gpc=True).json["state"] == "granted"
 
     assert site.ask(headers=GPC).json["state"] == "granted"
+
+
+REPLAYED = {"analytics": "granted", "source": "cmp:usercentrics"}
+CHOSEN = ["cookie-denied", "notice-changed", "script-denied"]
+
+
+@pytest.fixture(params=CHOSEN)
+def chosen(request, site) -> Iterator[tuple[str, Site]]:
+    """Answer a visitor of another version of the site, who chose, and why they are not granted."""
+    if request.param == "script-denied":
+        site.cookies["mp_choice"] = "denied"
+    else:
+        site.post(analytics="granted" if request.param == "notice-changed" else "denied")
+    with open_site("asgi", consent_version="v2") as later:
+        later.cookies = dict(site.cookies)
+        yield request.param, later
+
+
+def test_what_a_manager_was_told_before_does_not_undo_a_later_choice(chosen):
+    reason, site = chosen
+
+    answer = site.post(**REPLAYED)
+
+    assert (answer.status, answer.json["reason"]) == (409, reason)
+    assert answer.json["needs_choice"] is True
+    assert site.seen() == 0
+
+
+def test_what_a_manager_is_told_now_counts(chosen):
+    _, site = chosen
+
+    answer = site.post(**REPLAYED, fresh=True)
+
+    assert (answer.status, answer.json["state"]) == (200, "granted")
+    assert site.seen() == 1
+
+
+def test_a_manager_does_not_lift_an_accounts_denial_by_repeating_itself(tmp_path):
+    ledger = {"ledger": f"sqlite:///{tmp_path}/ledger.db", "ledger_keys": ("l" * 32,)}
+    account = {**ledger, "identify_from": lambda connection: "u1"}
+    with open_site("wsgi", **account) as laptop, open_site("asgi", **account) as phone:
+        laptop.post(**REPLAYED)
+        laptop.analytics.flush(TIMEOUT)
+        phone.post(analytics="denied")
+        phone.analytics.flush(TIMEOUT)
+        cookies = dict(laptop.cookies)
+    with open_site("wsgi", **account) as laptop:
+        laptop.cookies = cookies
+        laptop.seen()  # from here on this process knows what the ledger says
+
+        answer = laptop.post(**REPLAYED)
+
+        assert (answer.json["state"], answer.json["reason"]) == ("denied", "account-denied")
+        assert laptop.seen() == 0
 
 
 def test_a_form_without_script_is_answered_with_its_page(site):

@@ -313,27 +313,124 @@ def test_the_notice_that_was_shown_goes_into_the_record(recorded):
     assert acts == [(ActState.GRANTED, notice), (ActState.DENIED, notice)]
 
 
+UNKNOWN_NOTICE = {"language": "de", "notice": "0" * 64}
+
+
 @pytest.mark.parametrize(
-    "shown",
+    "decision",
     [
-        pytest.param({}, id="not-said"),
-        pytest.param({"language": "de", "notice": "0" * 64}, id="none-of-ours"),
+        pytest.param({"analytics": "granted"}, id="a-grant-that-names-none"),
+        pytest.param({"analytics": "denied", **UNKNOWN_NOTICE}, id="a-denial-that-names-another"),
     ],
 )
-def test_a_notice_that_is_not_known_is_not_recorded(recorded, shown):
-    recorded.post(analytics="granted", **shown)
+def test_a_notice_that_is_not_known_is_not_recorded(recorded, decision):
+    recorded.tracker.consent.grant()
 
-    [act] = recorded.sink.records
-    assert act.notice is None
+    assert recorded.post(**decision).status == 200
+
+    assert recorded.sink.records[-1].state.value == decision["analytics"]
+    assert recorded.sink.records[-1].notice is None
+
+
+def test_a_grant_to_a_notice_that_is_none_of_ours_does_not_count():
+    desk = Desk(*SENT)
+
+    response = desk.post(analytics="granted", **UNKNOWN_NOTICE)
+
+    told = said(response)
+    assert response.status == 409
+    assert (told["state"], told["needs_reload"]) == ("unknown", True)
+    assert told["notices"] == json.loads(Notices(None, "device").render())
+
+
+# --- what a manager says again ----------------------------------------------------------------
+
+REPLAYED = {"analytics": "granted", "source": "cmp:usercentrics"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="nobody-chose"),
+        pytest.param({"policy": lambda head: "opt-out"}, id="opt-out"),
+        pytest.param({"policy": lambda head: "cookieless", "cookieless": "daily"}, id="cookieless"),
+    ],
+)
+def test_what_a_manager_was_told_before_counts_while_nobody_has_chosen(settings):
+    desk = Desk(*SENT, **settings)
+
+    assert desk.post(**REPLAYED).status == 200
+
+    assert desk.tracker.consent.reason == "granted-now"
+
+
+def test_a_manager_that_repeats_a_grant_records_nothing(recorded):
+    recorded.post(analytics="granted")
+    before = len(recorded.sink.records)
+
+    response = recorded.post(**REPLAYED)
+
+    assert (response.status, said(response)["state"]) == (200, "granted")
+    assert len(recorded.sink.records) == before
+
+
+@pytest.mark.parametrize("sent", [{}, {"fresh": True}])
+def test_a_manager_never_overrides_gpc(sent):
+    desk = Desk(*SENT, (b"sec-gpc", b"1"))
+
+    assert desk.post(**REPLAYED, **sent).status == 409
+    assert desk.tracker.consent.state == "denied"
+
+
+@pytest.mark.parametrize("sent", [{}, {"fresh": True}])
+def test_a_managers_denial_always_counts(sent):
+    desk = Desk(*SENT)
+    desk.tracker.consent.grant()
+
+    response = desk.post(analytics="denied", source="cmp:usercentrics", **sent)
+
+    assert (response.status, said(response)["state"]) == (200, "denied")
 
 
 @pytest.mark.parametrize("analytics", ["granted", "denied"])
 def test_the_manager_that_the_bridge_heard_goes_into_the_record(recorded, analytics):
     recorded.post(analytics="granted")
 
-    recorded.post(analytics=analytics, source="cmp:usercentrics")
+    recorded.post(analytics=analytics, source="cmp:usercentrics", fresh=True)
 
     assert recorded.sink.records[-1].source == "cmp:usercentrics"
+
+
+# --- what the scripts know --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("honors", [True, False])
+def test_the_banner_knows_whether_gpc_counts(honors):
+    script = Desk(*HERE, honor_gpc=honors).ask(path="/_mp/banner.js").body()
+
+    assert f"const gpc = {str(honors).lower()} &&".encode() in script
+
+
+@pytest.mark.parametrize("name", ["banner.js", "bridge.js"])
+def test_the_scripts_know_where_they_are(name):
+    script = Desk(*HERE).ask(path=f"/_mp/{name}").body()
+
+    assert f'"/_mp" + "/{name}"'.encode() in script
+
+
+def test_the_bridge_knows_its_project():
+    desk = Desk(*HERE)
+
+    token = json.dumps(desk.tracker.core.settings.token)
+
+    assert b'"__mp_opt_in_out_" + ' + token.encode() in desk.ask(path="/_mp/bridge.js").body()
+
+
+@pytest.mark.parametrize("name", ["banner.js", "bridge.js"])
+def test_no_mark_is_left_in_a_script(name):
+    assert b"@" not in Desk(*HERE).ask(path=f"/_mp/{name}").body().replace(b"@media", b"").replace(
+        b"@keyframes", b""
+    )
 
 
 # --- GPC support ------------------------------------------------------------------------------

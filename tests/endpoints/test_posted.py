@@ -71,6 +71,21 @@ def test_a_form_says_whether_gpc_is_overridden(said, expected):
     assert posted == Posted(is_granted=True, overrides_gpc=expected)
 
 
+@pytest.mark.parametrize(
+    ("read_decision", "said", "expected"),
+    [
+        pytest.param(read_json, True, True, id="json"),
+        pytest.param(read_json, False, False, id="json-false"),
+        pytest.param(read_form, "true", True, id="form"),
+        pytest.param(read_form, "", False, id="form-empty"),
+    ],
+)
+def test_a_decision_says_whether_a_manager_was_told_just_now(read_decision, said, expected):
+    posted = read_decision(analytics="granted", source="cmp:termly", fresh=said)
+
+    assert posted == Posted(is_granted=True, source="cmp:termly", is_fresh=expected)
+
+
 @pytest.mark.parametrize("said", [True, False])
 def test_json_says_whether_gpc_is_overridden(said):
     posted = read_json(analytics="granted", override_gpc=said)
@@ -102,6 +117,8 @@ def test_json_is_never_answered_with_a_page(value):
         pytest.param("analytics", None, id="null"),
         pytest.param("override_gpc", "true", id="override-as-text"),
         pytest.param("override_gpc", 1, id="override-as-number"),
+        pytest.param("fresh", 1, id="fresh-as-number"),
+        pytest.param("fresh", "yes", id="fresh-as-another-word"),
         pytest.param("override_gpc", None, id="override-as-null"),
         pytest.param("language", "en_GB", id="underscore"),
         pytest.param("language", "x" * 200, id="long-language"),

@@ -30,7 +30,19 @@ def test_a_script_is_answered_with_what_caches_need(script):
 
 
 def test_the_marks_are_replaced(script):
-    assert b'const notices = {"en":{}};' in script.body
+    assert b'let notices = {"en":{}};' in script.body
+
+
+@pytest.mark.parametrize("name", ["banner.js", "bridge.js"])
+def test_what_only_people_read_is_left_out(name):
+    lines = Script(name, {'"@NOTICES@"': '"https://a // b"'}).body.decode().splitlines()
+
+    assert [line for line in lines if line != line.strip() or not line] == []
+    assert [line for line in lines if "//" in line and "https://" not in line] == []
+
+
+def test_what_a_site_writes_is_left_alone():
+    assert b'let notices = "a // b  c";' in Script("banner.js", {'"@NOTICES@"': '"a // b  c"'}).body
 
 
 def test_the_tag_is_strong_and_follows_the_text(script):

@@ -32,6 +32,7 @@ def test_the_site_names_the_languages_and_its_texts_win():
         pytest.param({"EN-gb": {"title": "Cookies?"}}, id="ours-for-a-region"),
         pytest.param({"fr": FRENCH}, id="another-language"),
         pytest.param({"en": {"policy_url": "/privacy"}}, id="link-to-a-path"),
+        pytest.param({"en": {"policy_url": "/"}}, id="link-to-the-root"),
         pytest.param({"en": {"policy_url": "https://shop.test/p"}}, id="link-to-a-site"),
         pytest.param(
             {"fr": {**FRENCH, "policy_url": "/p", "policy_label": "Vie privée"}}, id="labelled"
@@ -59,10 +60,28 @@ def test_texts_that_can_be_shown_need_no_remedy(value):
         pytest.param(
             {"fr": {**FRENCH, "policy_url": "/p"}}, "lacks 'policy_label'", id="link-without-label"
         ),
-        pytest.param(
-            {"en": {"policy_url": "javascript:alert(1)"}}, "'policy_url' of 'en'", id="script-link"
-        ),
+        pytest.param({"en": {"title": "\ud800"}}, "'title' of 'en' is no text", id="half-a-sign"),
+        pytest.param({"en": {}, "EN": {}}, "'EN' is there twice", id="another-case"),
+        pytest.param({"pt-br": FRENCH, "pt-BR": FRENCH}, "'pt-BR' is there twice", id="region"),
     ],
 )
 def test_what_cannot_be_shown_is_named(value, named):
     assert named in check_notice(value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("javascript:alert(1)", id="script"),
+        pytest.param("http://shop.test/p", id="unencrypted"),
+        pytest.param("//evil.test", id="another-site"),
+        pytest.param("/\\evil.test", id="backslash"),
+        pytest.param("https://", id="no-host"),
+        pytest.param("https:///p", id="empty-host"),
+        pytest.param("/privacy policy", id="space"),
+        pytest.param("privacy", id="relative"),
+        pytest.param("HTTPS://shop.test", id="capitals"),
+    ],
+)
+def test_the_policy_is_a_path_of_the_site_or_an_encrypted_page(url):
+    assert "'policy_url' of 'en'" in check_notice({"en": {"policy_url": url}})

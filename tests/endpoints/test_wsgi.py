@@ -133,6 +133,37 @@ def test_a_body_that_is_too_long_is_read_no_further_than_to_see_it(length):
     assert stream.tell() == MAX_BODY_BYTES + 1
 
 
+@pytest.mark.parametrize(
+    ("is_terminated", "status"),
+    [pytest.param(True, "200", id="ended-by-the-server"), pytest.param(False, "400", id="endless")],
+)
+def test_a_body_of_unknown_length_is_read_where_the_server_ends_it(is_terminated, status):
+    app = MixpanelWSGIMiddleware(mount_wsgi(wsgi_app, SETTINGS), settings=SETTINGS)
+    environ = wsgi_environ("POST", CONSENT, {**JSON, **SAME_ORIGIN}, DENIAL)
+    del environ["CONTENT_LENGTH"]
+
+    found, _, _ = call(app, {**environ, "wsgi.input_terminated": is_terminated})
+
+    assert found[:3] == status
+
+
+class HungUp(io.BytesIO):
+    """The body of a client that has gone."""
+
+    def read(self, size=-1, /):
+        raise OSError("the client has gone")
+
+
+def test_half_a_decision_of_a_client_that_hung_up_is_none():
+    app = MixpanelWSGIMiddleware(mount_wsgi(wsgi_app, SETTINGS), settings=SETTINGS)
+    environ = wsgi_environ("POST", CONSENT, {**JSON, **SAME_ORIGIN}, DENIAL)
+
+    status, headers, _ = call(app, {**environ, "wsgi.input": HungUp()})
+
+    assert status[:3] == "400"
+    assert "Set-Cookie" not in {name.title() for name in headers}
+
+
 @pytest.mark.parametrize("path", [CONSENT, "/_mp/banner.js"])
 def test_a_body_that_nobody_needs_is_not_read(site, path):
     environ = wsgi_environ("GET", path, {}, b"body")

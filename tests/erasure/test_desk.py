@@ -1,16 +1,24 @@
 import dataclasses
+from enum import Enum
 
 import pytest
 
 from mp_asgi.dev import Fault
-from mp_asgi.erasure.desk import POLL_SECONDS, Desk
+from mp_asgi.dev.privacy import State
+from mp_asgi.erasure.desk import POLL_SECONDS, WAIT_SECONDS, Desk
 from mp_asgi.erasure.jobs import Compliance, JobKind, JobState, JobStatus
-from mp_asgi.erasure.mixpanel import MAX_IDS
-from mp_asgi.erasure.pace import MAX_TRIES
+from mp_asgi.erasure.mixpanel import MAX_IDS, PrivacyAPI
+from mp_asgi.erasure.pace import MAX_TRIES, Pace
 from mp_asgi.events import Subject
 from tests.erasure.support import DEVICE, make_reader
 
 READER = make_reader()
+
+
+class Unheard(Enum):
+    """A state of a job that no page of the docs names."""
+
+    DONE = "DONE"
 
 
 def place(api, people, kind=JobKind.DELETION):
@@ -70,6 +78,43 @@ def test_what_stops_one_request_stops_them_all(make_api, standin, options, fault
     assert len(standin.requests) == requests
 
 
+def test_who_is_not_asked_for_any_more_is_counted(make_api, standin):
+    standin.misbehave(Fault.UNAVAILABLE, None)
+    people = [READER.user(f"U{number}") for number in range(2 * MAX_IDS)]
+    reported = []
+    desk = Desk(make_api(), JobKind.DELETION, lambda *values: reported.append(values))
+
+    (problem,) = desk.place([*people, READER.device(DEVICE)], Compliance.GDPR, [].append)
+
+    assert problem.startswith(
+        "1999 users not taken, and 1999 more users, 1 more device not asked for: "
+    )
+    assert reported == [("Requests to Mixpanel", 0, 3)]
+
+
+def test_a_look_asks_once_about_what_is_not_over(api, standin):
+    jobs, _ = place(api, [READER.user("U1"), READER.device(DEVICE)])
+    jobs[0] = dataclasses.replace(jobs[0], status=JobStatus(JobState.SUCCESS))
+    standin.privacy.advance()
+    rounds = []
+
+    problems = Desk(api, JobKind.DELETION).look(jobs, rounds.append)
+
+    ((users, devices),) = rounds
+    assert problems == []
+    assert (users.status.state, devices.status.state) == (JobState.SUCCESS, JobState.STAGING)
+    assert [request.method for request in standin.requests] == ["POST", "POST", "GET"]
+
+
+def test_a_look_without_an_answer_is_a_problem(api, standin):
+    jobs, _ = place(api, [READER.user("U1")])
+    standin.misbehave(Fault.UNAVAILABLE, None)
+
+    (problem,) = Desk(api, JobKind.DELETION).look(jobs, lambda _: None)
+
+    assert problem.startswith("Mixpanel did not say how far the jobs are: ")
+
+
 def test_waiting_asks_until_every_job_is_over(api, standin, clock):
     reported, rounds = [], []
     desk = Desk(api, JobKind.RETRIEVAL, lambda *values: reported.append(values))
@@ -110,6 +155,14 @@ def test_a_lost_job_is_a_problem(api, standin):
     assert problems == ["Task task-1 ended as FAILURE. Run this again."]
 
 
+def test_a_job_that_was_lost_before_is_no_problem_of_the_wait(api, standin):
+    jobs, _ = place(api, [READER.user("U1"), READER.device(DEVICE)])
+    jobs[0] = dataclasses.replace(jobs[0], status=JobStatus(JobState.REVOKED))
+    standin.privacy.finish()
+
+    assert Desk(api, JobKind.DELETION).wait(jobs, lambda _: None) == []
+
+
 def test_waiting_ends_when_mixpanel_does_not_answer(api, standin):
     jobs, _ = place(api, [READER.user("U1")])
     standin.misbehave(Fault.UNAVAILABLE, None)
@@ -117,3 +170,23 @@ def test_waiting_ends_when_mixpanel_does_not_answer(api, standin):
     (problem,) = Desk(api, JobKind.DELETION).wait(jobs, lambda _: None)
 
     assert problem.startswith("Waiting ended early: ")
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["pending", "a-word-nobody-knows"])
+def test_waiting_ends_after_thirty_days(make_api, standin, clock, is_known):
+    api = make_api()
+    jobs, _ = place(api, [READER.user("U1"), READER.device(DEVICE)])
+    if not is_known:
+        standin.privacy.jobs[0].state = Unheard.DONE
+    standin.privacy.jobs[1].state = State.FAILURE
+    began_at = clock.now
+    days = PrivacyAPI(api._settings, Pace(clock, lambda _: clock.advance(86_400.0)))
+
+    problems = Desk(days, JobKind.DELETION).wait(jobs, lambda _: None)
+
+    state = "PENDING" if is_known else "UNKNOWN"
+    assert problems == [
+        f"Task task-1 is not over after 30 days, but {state}. Ask Mixpanel.",
+        "Task task-2 ended as FAILURE. Run this again.",
+    ]
+    assert WAIT_SECONDS <= clock.now - began_at < 1.2 * WAIT_SECONDS

@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 
 from mp_asgi.dev import Fault
+from mp_asgi.dev.privacy import State
 from mp_asgi.erasure.eraser import LEDGER_PEOPLE, NOT_ASKED, Eraser
-from mp_asgi.erasure.jobs import Compliance, JobState
-from mp_asgi.erasure.receipt import NOT_STOPPED, Receipt, UnusableReceipt
+from mp_asgi.erasure.jobs import Compliance, Job, JobState
+from mp_asgi.erasure.receipt import NOT_CLEARED, NOT_STOPPED, Receipt, UnusableReceipt
 from mp_asgi.errors import MixpanelASGIError
 from mp_asgi.events import Act, ActState, Subject
 from tests.erasure.support import (
@@ -24,12 +27,13 @@ DEVICES = [READER.device(DEVICE), READER.device(OTHER_DEVICE)]
 class House:
     """An eraser with all around it, and what happened there in order."""
 
-    def __init__(self, api, *, has_ledger=True, has_purge=True, has_fence=True):
-        self.api = api
+    def __init__(self, api, standin, *, has_ledger=True, has_purge=True, has_fence=True):
+        self.standin = standin
         self.clock = FakeClock()
         self.story = []
         self.saved = []
         self.purged = []
+        self.late_links = []
         self.ledger = MemoryLedger(
             acts=[Act(key=USER.key, subject=Subject.USER, state=ActState.GRANTED, at=NOW - 99)],
             links=[make_link("U1", DEVICE, NOW - 99), make_link("U1", OTHER_DEVICE, NOW - 9)],
@@ -47,6 +51,13 @@ class House:
     def fence(self):
         self.story.append("fence")
         self.clock.advance(120.0)
+        self.ledger.links += self.late_links
+        self.late_links = []
+
+    def finish(self, receipt, people=(USER,)):
+        """Let Mixpanel be done, and run again."""
+        self.standin.privacy.finish()
+        return self.eraser.erase(people, receipt=receipt)
 
     def purge(self, keys, at):
         self.story.append("purge")
@@ -62,18 +73,18 @@ class House:
 
 
 @pytest.fixture
-def house(api):
-    return House(api)
+def house(api, standin):
+    return House(api, standin)
 
 
 def test_the_steps_come_in_their_order(house):
-    house.eraser.erase([USER])
+    house.finish(house.eraser.erase([USER]))
 
     assert house.story == ["entombed_at", "fence", "purge", "jobs", "cleared_at"]
 
 
 def test_a_user_is_erased_with_their_devices(house, standin):
-    receipt = house.eraser.erase([USER], compliance=Compliance.CCPA)
+    receipt = house.finish(house.eraser.erase([USER], compliance=Compliance.CCPA))
 
     keys = [USER.key, *(device.key for device in DEVICES)]
     assert [(act.key, act.state) for act in house.ledger.acts] == [
@@ -94,11 +105,11 @@ def test_a_user_is_erased_with_their_devices(house, standin):
 def test_many_people_do_not_block_the_ledger(house):
     people = [READER.user(f"V{number}") for number in range(LEDGER_PEOPLE + 1)]
 
-    receipt = house.eraser.erase(people)
+    receipt = house.finish(house.eraser.erase(people), people)
 
     assert house.ledger.sizes == [LEDGER_PEOPLE, 1]
     assert [len(keys) for keys, _ in house.ledger.erased] == [LEDGER_PEOPLE, 1]
-    assert receipt.is_taken
+    assert receipt.is_finished
 
 
 def test_a_device_is_erased_alone(house, standin):
@@ -110,9 +121,9 @@ def test_a_device_is_erased_alone(house, standin):
     ]
 
 
-def test_a_receipt_reveals_only_if_asked(house):
+def test_a_receipt_reveals_only_if_asked(house, api, standin):
     hidden = house.eraser.erase([USER])
-    revealed = House(house.api).eraser.erase([USER], reveals=True)
+    revealed = House(api, standin).eraser.erase([USER], reveals=True)
 
     assert hidden.ids == ()
     assert revealed.ids == (
@@ -164,7 +175,7 @@ def test_running_again_goes_on_where_it_failed(house, standin):
 
     receipt = house.eraser.erase([USER], receipt=failed)
 
-    assert house.story == ["entombed_at", "jobs", "cleared_at"]
+    assert house.story == ["entombed_at", "jobs"]
     assert (len(house.purged), receipt.purged) == (1, 3)
     assert standin.privacy.jobs[0].distinct_ids == ("U1",)
     assert receipt.problems == ()
@@ -172,7 +183,17 @@ def test_running_again_goes_on_where_it_failed(house, standin):
 
 
 def test_a_job_that_was_taken_is_not_created_twice(house, standin):
-    done = house.eraser.erase([USER])
+    begun = house.eraser.erase([USER])
+    standin.privacy.advance()
+
+    again = house.eraser.erase([USER], receipt=begun)
+
+    assert [request.method for request in standin.requests] == ["POST", "POST", "GET", "GET"]
+    assert [job.status.state for job in again.jobs] == [JobState.STAGING, JobState.STAGING]
+
+
+def test_what_is_finished_is_neither_asked_for_nor_cleared_again(house, standin):
+    done = house.finish(house.eraser.erase([USER]))
     requests = len(standin.requests)
 
     again = house.eraser.erase([USER], receipt=done)
@@ -180,6 +201,84 @@ def test_a_job_that_was_taken_is_not_created_twice(house, standin):
     assert again == done
     assert len(standin.requests) == requests
     assert len(house.ledger.erased) == 1
+
+
+def test_the_ledger_holds_the_links_until_mixpanel_is_done(house):
+    begun = house.eraser.erase([USER])
+    links = len(house.ledger.links)
+
+    done = house.finish(begun)
+
+    assert (begun.cleared_at, begun.warnings, begun.problems) == (None, (NOT_CLEARED,), ())
+    assert (done.cleared_at, done.warnings) == (house.clock.now, ())
+    assert (links, house.ledger.links) == (2, [])
+
+
+def test_mixpanel_that_does_not_say_how_far_it_is_clears_nothing(house, standin):
+    begun = house.eraser.erase([USER])
+    standin.privacy.finish()
+    standin.misbehave(Fault.UNAVAILABLE, None)
+
+    receipt = house.eraser.erase([USER], receipt=begun)
+
+    (problem,) = receipt.problems
+    assert problem.startswith("Mixpanel did not say how far the jobs are: ")
+    assert receipt.cleared_at is None
+    assert len(house.ledger.links) == 2
+
+
+def test_who_does_not_say_how_far_the_jobs_are_is_not_asked_for_more(house, standin):
+    standin.misbehave(Fault.UNAVAILABLE, None)
+    begun = house.eraser.erase([USER])
+    taken = Job("task-1", Subject.USER, (USER.key,))
+    before = len(standin.requests)
+
+    receipt = house.eraser.erase([USER], receipt=dataclasses.replace(begun, jobs=(taken,)))
+
+    assert {request.method for request in standin.requests[before:]} == {"GET"}
+    assert len(receipt.problems) == 1
+
+
+def test_what_is_finished_needs_no_token_any_more(house, standin):
+    done = house.finish(house.eraser.erase([USER]))
+
+    assert House(None, standin).eraser.erase([USER], receipt=done) == done
+
+
+def test_without_the_token_a_later_run_cannot_tell_and_says_so(house, standin):
+    begun = house.eraser.erase([USER])
+    later = House(None, standin)
+
+    receipt = later.finish(begun)
+
+    assert receipt.problems == (NOT_ASKED,)
+    assert later.ledger.erased == []
+
+
+LATE = READER.device("11111111-1111-4111-8111-111111111111")
+
+
+def test_a_device_that_comes_to_light_during_the_fence_is_erased_too(house, standin):
+    house.late_links = [make_link("U1", LATE.id, NOW - 1)]
+
+    receipt = house.eraser.erase([USER], reveals=True)
+
+    assert house.story == ["entombed_at", "fence", "purge", "fence", "purge", "jobs"]
+    assert (LATE.key, ActState.ERASED) in [(act.key, act.state) for act in house.ledger.acts]
+    assert LATE.key in house.purged[-1][0]
+    assert LATE.distinct_id in standin.privacy.jobs[-1].distinct_ids
+    assert (Subject.DEVICE, LATE.id) in receipt.ids
+
+
+def test_a_device_that_comes_to_light_after_the_jobs_is_erased_by_a_later_run(house, standin):
+    begun = house.eraser.erase([USER])
+    house.ledger.links.append(make_link("U1", LATE.id, NOW - 1))
+
+    again = house.finish(begun)
+
+    assert [job.distinct_ids for job in standin.privacy.jobs][2:] == [(LATE.distinct_id,)]
+    assert again.cleared_at is None
+    assert house.finish(again).cleared_at is not None
 
 
 def test_only_the_missing_half_is_asked_for(house, standin):
@@ -207,12 +306,13 @@ def test_a_device_that_is_new_to_the_receipt_goes_through_every_step(house):
         cleared_at=NOW,
     )
 
-    house.eraser.erase([USER], receipt=begun)
+    receipt = house.eraser.erase([USER], receipt=begun)
 
     new = DEVICES[1].key
     assert new in [act.key for act in house.ledger.acts]
     assert "fence" in house.story
     assert new in house.purged[0][0]
+    assert house.finish(receipt).cleared_at is not None
     assert new in house.ledger.erased[0][0]
 
 
@@ -220,12 +320,11 @@ def test_what_a_person_did_after_the_erasure_is_left_alone(house, standin):
     standin.misbehave(Fault.UNAVAILABLE, None)
     failed = house.eraser.erase([USER])
     standin.behave()
-    later = "11111111-1111-4111-8111-111111111111"
-    house.ledger.links.append(make_link("U1", later, house.clock.now + 60))
+    house.ledger.links.append(make_link("U1", LATE.id, house.clock.now + 60))
 
     receipt = house.eraser.erase([USER], receipt=failed)
 
-    assert KEYS.device_key(later) not in {key for _, key in receipt.named}
+    assert LATE.key not in {key for _, key in receipt.named}
 
 
 def test_a_receipt_of_other_people_is_refused(house):
@@ -237,8 +336,8 @@ def test_a_receipt_of_other_people_is_refused(house):
     assert house.saved == []
 
 
-def test_without_a_token_the_local_part_is_done_and_the_rest_named():
-    house = House(None)
+def test_without_a_token_the_local_part_is_done_and_the_rest_named(standin):
+    house = House(None, standin)
 
     receipt = house.eraser.erase([USER])
 
@@ -249,7 +348,7 @@ def test_without_a_token_the_local_part_is_done_and_the_rest_named():
 
 
 def test_without_a_ledger_what_waits_goes_before_the_fence_and_the_receipt_warns(api, standin):
-    house = House(api, has_ledger=False)
+    house = House(api, standin, has_ledger=False)
 
     receipt = house.eraser.erase([USER])
 
@@ -259,17 +358,20 @@ def test_without_a_ledger_what_waits_goes_before_the_fence_and_the_receipt_warns
     assert [job.distinct_ids for job in standin.privacy.jobs] == [("U1",)]
 
 
-def test_what_is_out_of_reach_is_not_claimed(api):
-    receipt = House(api, has_purge=False, has_fence=False).eraser.erase([USER])
+def test_what_is_out_of_reach_is_not_claimed(api, standin):
+    house = House(api, standin, has_purge=False, has_fence=False)
+
+    receipt = house.finish(house.eraser.erase([USER]))
 
     assert (receipt.fenced_at, receipt.purged_at) == (None, None)
     assert receipt.cleared_at is not None
 
 
 def test_a_ledger_that_fails_at_the_end_is_a_problem_and_no_loss(house, standin):
+    begun = house.eraser.erase([USER])
     house.ledger.failures.append("erase")
 
-    receipt = house.eraser.erase([USER])
+    receipt = house.finish(begun)
     again = house.eraser.erase([USER], receipt=receipt)
 
     assert "Mixpanel is not asked twice" in receipt.problems[0]
@@ -301,12 +403,36 @@ def test_a_lost_job_is_asked_for_again(house, standin):
     assert (receipt.is_taken, receipt.problems) == (True, ())
 
 
-def test_a_lost_job_about_devices_that_are_not_known_any_more_is_told(house, standin):
+@pytest.mark.parametrize("state", [State.FAILURE, State.REVOKED], ids=lambda state: state.value)
+def test_a_deletion_that_mixpanel_lost_finds_the_devices_again(house, standin, state):
     receipt = house.eraser.erase([USER])
-    standin.privacy.fail()
-    receipt = house.eraser.wait(receipt)
+    users, devices = standin.privacy.jobs
+    users.state, devices.state = State.SUCCESS, state
 
     receipt = house.eraser.erase([USER], receipt=receipt)
 
-    assert "IDs are no longer known here" in receipt.problems[0]
+    assert [job.distinct_ids for job in standin.privacy.jobs][2:] == [devices.distinct_ids]
+    assert (receipt.problems, receipt.cleared_at) == ((), None)
+    assert house.finish(receipt).cleared_at is not None
+
+
+def test_jobs_that_mixpanel_does_not_know_are_placed_again(house, standin):
+    receipt = house.eraser.erase([USER])
+    standin.privacy.clear()
+    house.clock.advance(60)
+
+    receipt = house.eraser.erase([USER], receipt=receipt)
+
+    assert [job.distinct_ids[0] for job in standin.privacy.jobs] == ["U1", f"$device:{DEVICE}"]
+    assert [job.status.state for job in receipt.jobs][:2] == [JobState.NOT_FOUND] * 2
+
+
+def test_a_lost_job_about_devices_that_are_not_known_any_more_is_told(house, standin):
+    receipt = house.eraser.erase([USER])
+    standin.privacy.fail()
+    house.ledger.links.clear()
+
+    receipt = house.eraser.erase([USER], receipt=receipt)
+
+    assert "IDs are not known here any more" in receipt.problems[0]
     assert standin.privacy.jobs[-1].distinct_ids == ("U1",)

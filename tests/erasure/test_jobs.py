@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mp_asgi.erasure.jobs import JobState, JobStatus, read_status, read_task_id
+from mp_asgi.erasure.jobs import JobState, JobStatus, is_task_id, read_status, read_task_id
 
 GARBAGE = [
     pytest.param(b"", id="nothing"),
@@ -29,10 +29,32 @@ def test_both_documented_shapes_name_the_task(results):
 
 
 @pytest.mark.parametrize(
-    "body", [*GARBAGE, pytest.param(b'{"results":{"task_id":7}}', id="number")]
+    "body",
+    [
+        *GARBAGE,
+        pytest.param(b'{"results":{"task_id":7}}', id="number"),
+        pytest.param(b'{"results":{"task_id":"\\ud800"}}', id="lone-surrogate"),
+    ],
 )
 def test_an_answer_without_a_task_names_none(body):
     assert read_task_id(body) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        pytest.param("1583958896131033662", True, id="digits"),
+        pytest.param("0b8d-4_f.x", True, id="printable"),
+        pytest.param("", False, id="empty"),
+        pytest.param("two words", False, id="blank"),
+        pytest.param("é", False, id="not-ascii"),
+        pytest.param("\udcff", False, id="wrong-byte"),
+        pytest.param("x" * 256, False, id="too-long"),
+        pytest.param("x\n", False, id="newline"),
+    ],
+)
+def test_a_task_id_is_what_a_url_and_a_terminal_can_hold(text, is_one):
+    assert is_task_id(text) is is_one
 
 
 @pytest.mark.parametrize("name", ["results", "result"], ids=["openapi-file", "sample-of-the-docs"])

@@ -50,6 +50,10 @@ def test_each_failure_doubles_the_wait(failures, chance, seconds):
     assert clock.now == seconds
 
 
+def test_the_time_is_the_clocks():
+    assert Pace(FakeClock(), [].append).now() == NOW
+
+
 def test_a_pause_is_as_long_as_it_is_told():
     clock = FakeClock(0.0)
 

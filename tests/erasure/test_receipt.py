@@ -4,7 +4,7 @@ import json
 import pytest
 
 from mp_asgi.erasure.jobs import Compliance, Job, JobState, JobStatus
-from mp_asgi.erasure.receipt import NOT_STOPPED, Receipt, UnusableReceipt
+from mp_asgi.erasure.receipt import NOT_CLEARED, NOT_STOPPED, Receipt, UnusableReceipt
 from mp_asgi.events import Subject
 from tests.support import NOW
 
@@ -66,6 +66,24 @@ def test_an_erasure_without_tombstones_warns():
     assert Receipt(started_at=NOW).to_json()["warnings"] == [NOT_STOPPED]
 
 
+def test_an_erasure_whose_links_are_still_held_warns():
+    held = dataclasses.replace(FULL, cleared_at=None)
+
+    assert held.to_json()["warnings"] == [NOT_CLEARED]
+
+
+@pytest.mark.parametrize(
+    ("receipt", "has_begun"),
+    [
+        pytest.param(Receipt(started_at=NOW, named=(USER,)), False, id="only-named"),
+        pytest.param(Receipt(started_at=NOW, entombed_at=NOW), True, id="tombstones"),
+        pytest.param(Receipt(started_at=NOW, jobs=(make_job(),)), True, id="jobs"),
+    ],
+)
+def test_an_erasure_has_begun_once_something_stays_done(receipt, has_begun):
+    assert receipt.has_begun is has_begun
+
+
 @pytest.mark.parametrize(
     ("jobs", "is_taken", "is_finished"),
     [
@@ -74,6 +92,22 @@ def test_an_erasure_without_tombstones_warns():
         pytest.param((make_job(), make_job(b"d1")), True, False, id="both"),
         pytest.param(
             (make_job(), make_job(b"d1", JobState.FAILURE)), False, False, id="one-is-lost"
+        ),
+        pytest.param(
+            (make_job(b"u1", JobState.SUCCESS), make_job(b"d1", JobState.REVOKED)),
+            False,
+            False,
+            id="one-done-one-cancelled",
+        ),
+        pytest.param(
+            (
+                make_job(b"u1", JobState.SUCCESS),
+                make_job(b"d1", JobState.FAILURE),
+                make_job(b"d1", JobState.SUCCESS),
+            ),
+            True,
+            True,
+            id="done-at-the-second-try",
         ),
         pytest.param(
             (make_job(b"u1", JobState.SUCCESS), make_job(b"d1", JobState.SUCCESS)),

@@ -256,7 +256,7 @@ def test_a_lost_head_stops_the_start_and_the_append(ledger, url):
 
     with pytest.raises(UnusableLedger, match="mp_asgi_heads"):
         ledger.open()
-    with pytest.raises(LedgerUnavailable, match="Open it first"):
+    with pytest.raises(LedgerUnavailable, match="no chain for this project"):
         ledger.append([make_act(DENIED, NOW + 1)])
 
 

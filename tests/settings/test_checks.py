@@ -44,7 +44,7 @@ ACCOUNT = {
 
 
 REGION = {"opt_out_countries": ["US", "GB"], "trusted_proxies": ["10.0.0.0/8"]}
-LEDGER = {"ledger": "sqlite:///consent.db", "ledger_keys": [KEY]}
+LEDGER = {"ledger": "sqlite:///consent.db", "ledger_keys": ["l" * 32]}
 NOTICE = {"en": {"title": "May we count you?"}, "de": {}}
 
 
@@ -89,7 +89,6 @@ class Reading:
         pytest.param({"policy": len, "cookieless": "daily"}, id="cookieless"),
         pytest.param(LEDGER, id="ledger"),
         pytest.param({**LEDGER, "consent_scope": "account"}, id="account-scope"),
-        pytest.param({"ledger_keys": [KEY]}, id="ledger-keys-alone"),
         pytest.param({"mount": "/_mp"}, id="mount"),
         pytest.param({"mount": "/a/b-c.d~e"}, id="deeper-mount"),
         pytest.param({"notice": NOTICE}, id="notice"),
@@ -243,6 +242,18 @@ def test_what_can_work_is_taken(overrides):
         pytest.param(
             {"ledger": "sqlite://"}, "MP_ASGI_LEDGER_KEYS is not set", "secret", id="no-ledger-key"
         ),
+        pytest.param(
+            {"ledger_keys": ["l" * 32]}, "MP_ASGI_LEDGER_KEYS", "Set both or none", id="keys-alone"
+        ),
+        pytest.param(
+            {**LEDGER, "ledger_keys": [KEY]}, "MP_ASGI_LEDGER_KEYS", "its own", id="cookie-key"
+        ),
+        pytest.param({**LEDGER, "ledger": "on"}, "MP_ASGI_LEDGER", "Use a URL", id="ledger-word"),
+        pytest.param(
+            {"consent": "opt-out", "policy": len}, "MP_ASGI_CONSENT", "unset one", id="two-policies"
+        ),
+        pytest.param({"mount": "/.well-known"}, "MP_ASGI_MOUNT", "of your own", id="well-known"),
+        pytest.param({"mount": "/a/../b"}, "MP_ASGI_MOUNT", "of your own", id="dots"),
         pytest.param(
             {**LEDGER, "ledger_keys": ["k" * 31]},
             "MP_ASGI_LEDGER_KEYS: key 1 of 1 has 31 bytes",

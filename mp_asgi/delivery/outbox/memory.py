@@ -76,6 +76,7 @@ class MemoryOutbox:
         self._lines = {endpoint: _Line() for endpoint in Endpoint}
         self._by_key: dict[bytes, dict[int, _Waiting]] = {}
         self._marks: OrderedDict[bytes, float] = OrderedDict()
+        self._forgotten_until = -math.inf  # of the newest mark that had to go
         self._dead: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
         self._next_id = 0
 
@@ -225,11 +226,14 @@ class MemoryOutbox:
             self._marks[key] = max(at, self._marks.get(key, at))
             self._marks.move_to_end(key)
             if len(self._marks) > MAX_STOP_MARKS:
-                self._marks.popitem(last=False)
+                _, oldest = self._marks.popitem(last=False)
+                self._forgotten_until = max(self._forgotten_until, oldest)
         return removed
 
     def _is_stopped(self, entry: Entry) -> bool:
         marks = self._marks
+        if entry.tracked_at <= self._forgotten_until:
+            return True  # nobody knows any more whom that mark stopped
         return any(
             entry.tracked_at <= marks[key]
             for key in (entry.device_key, entry.user_key)

@@ -32,13 +32,14 @@ class TestMemoryOutbox(OutboxContract):
 
         assert len(outbox.dead()) == memory.MAX_DEAD_LETTERS
 
-    def test_the_oldest_stop_marks_are_given_up(self, outbox):
-        keys = [b"%d" % number for number in range(memory.MAX_STOP_MARKS + 1)]
+    def test_the_oldest_stop_marks_are_given_up_but_not_what_they_stopped(self, outbox):
+        outbox.forget([b"first"], NOW - 9)
+        outbox.forget([b"%d" % number for number in range(memory.MAX_STOP_MARKS)], NOW)
 
-        outbox.forget(keys, NOW)
-
-        assert outbox.put([make_entry("a", device=b"0")], NOW).stored == 1
-        assert outbox.put([make_entry("a", device=b"1")], NOW).stopped == 1
+        assert outbox.put([make_entry("a", device=b"first", at=NOW - 9)], NOW).stopped == 1
+        assert outbox.put([make_entry("a", device=b"other", at=NOW - 9)], NOW).stopped == 1
+        assert outbox.put([make_entry("a", device=b"first", at=NOW - 8)], NOW).stored == 1
+        assert outbox.put([make_entry("a", device=b"0", at=NOW - 8)], NOW).stopped == 1
 
     def test_a_stop_mark_that_is_renewed_is_young_again(self, outbox):
         outbox.forget([b"%d" % number for number in range(memory.MAX_STOP_MARKS)], NOW)
