@@ -38,10 +38,18 @@ def parse_codes(text: str) -> tuple[str, ...]:
 def parse_notice(text: str) -> Mapping[str, Mapping[str, str]]:
     """Read the JSON file of this name."""
     try:
-        parsed: Mapping[str, Mapping[str, str]] = json.loads(Path(text).read_text("utf-8"))
+        words = Path(text).read_text("utf-8")
+        parsed: Mapping[str, Mapping[str, str]] = json.loads(words, object_pairs_hook=_unique)
     except (OSError, ValueError) as error:
         raise ValueError(f"Name a readable JSON file ({error}).") from error
     return parsed
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
 
 
 def parse_int(text: str) -> int:

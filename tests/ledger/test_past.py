@@ -261,3 +261,12 @@ def test_the_newest_of_several_tombstones_keeps_older_acts_out_of_a_long_history
 
     assert [record.at for record in ledger.history(USER) if record.state == "denied"] == [NOW + 600]
     assert ledger.history(USER)[-1].revision == 2 * LONG + 3
+
+
+def test_a_lost_revision_keeps_no_act_from_the_record(ledger, url):
+    ledger.append([make_act()])
+    run_sql(url, "UPDATE mp_asgi_records SET revision = NULL")
+
+    ledger.append([make_act(DENIED, NOW + 1)])
+
+    assert ledger.current(USER).state is DENIED

@@ -55,6 +55,14 @@ def test_codes_are_a_list_in_upper_case(text, expected):
     assert parse_codes(text) == expected
 
 
+def test_a_name_that_is_there_twice_is_told(tmp_path):
+    path = tmp_path / "notice.json"
+    path.write_text('{"en": {"title": "a", "title": "b"}}')
+
+    with pytest.raises(ValueError, match="there twice"):
+        parse_notice(str(path))
+
+
 def test_the_notices_texts_are_read_from_a_file(tmp_path):
     path = tmp_path / "notice.json"
     path.write_text('{"en": {"title": "\u00e9"}}', encoding="utf-8")
