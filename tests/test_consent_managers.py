@@ -718,7 +718,7 @@ def test_where_the_policy_denies_an_id_is_deleted_and_a_choice_still_counts(kind
 
 
 def test_a_minor_may_only_be_asked(kind):
-    with World(kind, policy=lambda head: "minor", consent="opt-out") as world:
+    with World(kind, policy=lambda head: "minor") as world:
         browser = world.browser()
         assert said(open_page(browser)) == OPT_IN
 
