@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mp_asgi.analytics import Analytics
+from mp_asgi.consent.choice import mirror_source
 from mp_asgi.readers import READERS, Said
 
 from .variants import CookieJar, Cookies, Variant, asgi_variant, make_analytics, wsgi_variant
@@ -67,7 +68,7 @@ def make_jar(present: str, side: str) -> CookieJar:
     """Answer the Cookie headers of one pair's side; they differ in what our consent cookie says."""
     managers = PRESENT[present]
     others = "; ".join(read_grant(name) for name in managers).encode("latin-1")
-    source = f"mirror:{managers[0]}" if managers and side == "with" else "own"
+    source = mirror_source(sorted(managers)) if managers and side == "with" else "own"
     return CookieJar(make_analytics((), lambda: MOMENT), source=source, others=others)
 
 
