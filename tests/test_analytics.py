@@ -501,3 +501,28 @@ def test_a_ledger_without_its_extra_is_told_with_the_remedy(monkeypatch, in_ledg
 
     assert "MP_ASGI_LEDGER is set. The ledger needs" in str(caught.value)
     assert 'pip install "mp-asgi[ledger]"' in str(caught.value)
+
+
+DOWN = "postgresql://shop:s3cret@127.0.0.1:1/consent"
+
+
+def test_a_database_that_is_down_does_not_keep_the_app_down(caplog):
+    analytics = Analytics(make_settings(ledger=DOWN, ledger_keys=["l" * 32]))
+
+    assert analytics.ledger is not None
+    assert "Nothing is sent until it answers" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def test_a_command_that_needs_the_ledger_is_told_that_it_is_down():
+    settings = make_settings(ledger=DOWN, ledger_keys=["l" * 32])
+
+    with pytest.raises(SettingsError, match="does not answer") as caught:
+        make_ledger(settings)
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_url_that_names_no_ledger_stops_the_start():
+    with pytest.raises(SettingsError, match="cannot be used"):
+        Analytics(make_settings(ledger="oracle://db/consent", ledger_keys=["l" * 32]))

@@ -1,6 +1,7 @@
 """Read the cookies of consent managers. Every reader answers; what follows, the policy decides."""
 
 from .app_reader import AppReader as AppReader
+from .axeptio import Axeptio as Axeptio
 from .base import DENIED as DENIED
 from .base import GRANTED as GRANTED
 from .base import NOTHING as NOTHING
@@ -9,13 +10,35 @@ from .base import UNREADABLE as UNREADABLE
 from .base import Reader as Reader
 from .base import Reading as Reading
 from .base import Said as Said
+from .borlabs import Borlabs as Borlabs
 from .combine import NO_MANAGERS as NO_MANAGERS
 from .combine import Heard as Heard
 from .combine import ManagersSaid as ManagersSaid
 from .combine import read_managers as read_managers
+from .complianz import Complianz as Complianz
+from .cookie_consent_js import CookieConsentJs as CookieConsentJs
 from .cookie_equals import CookieEquals as CookieEquals
+from .cookiebot import Cookiebot as Cookiebot
+from .cookieyes import CookieYes as CookieYes
+from .didomi import Didomi as Didomi
+from .django_cookie_consent import DjangoCookieConsent as DjangoCookieConsent
+from .gpp import Gpp as Gpp
+from .hubspot import HubSpot as HubSpot
+from .iubenda import Iubenda as Iubenda
+from .klaro import Klaro as Klaro
+from .mixpanel_browser import MixpanelBrowser as MixpanelBrowser
+from .onetrust import OneTrust as OneTrust
+from .osano import Osano as Osano
+from .posthog import PostHog as PostHog
+from .react_cookie_consent import ReactCookieConsent as ReactCookieConsent
 from .registry import READERS as READERS
 from .registry import make_reader as make_reader
 from .registry import make_readers as make_readers
 from .registry import parse_readers as parse_readers
 from .registry import with_token as with_token
+from .shopify import Shopify as Shopify
+from .tarteaucitron import Tarteaucitron as Tarteaucitron
+from .tcf import Tcf as Tcf
+from .trustarc import TrustArc as TrustArc
+from .usprivacy import UsPrivacy as UsPrivacy
+from .vanilla_cookieconsent import VanillaCookieConsent as VanillaCookieConsent

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^(?P<fence>`{3,})python\b[^\n]*\n(?P<code>.*?)^(?P=fence)", re.DOTALL | re.M)
+IMPORTS = (ast.Import, ast.ImportFrom)
 GRANTED = {"X-MP-Consent": "granted"}
 
 
@@ -59,6 +60,16 @@ def test_the_readme_shows_code() -> None:
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=str)
 def test_every_snippet_compiles(snippet: Snippet) -> None:
     snippet.compile()
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=str)
+def test_what_a_snippet_imports_is_there(snippet: Snippet) -> None:
+    nodes = [node for node in ast.parse(snippet.code).body if isinstance(node, IMPORTS)]
+    names: dict[str, Any] = {}
+
+    exec(compile(ast.Module(nodes, []), snippet.page.name, "exec"), names)
+
+    assert len(names) > len(nodes)
 
 
 @pytest.fixture(scope="module")
