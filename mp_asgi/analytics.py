@@ -84,8 +84,8 @@ class Analytics:
             on_dropped=self._on_dropped,
         )
         self._clock = clock
-        has_ledger = self.settings.enabled
-        self.ledger = make_ledger(self.settings, clock, must_answer=False) if has_ledger else None
+        is_on = self.settings.enabled
+        self.ledger = make_ledger(self.settings, clock, must_answer=False) if is_on else None
         self._worker: Worker[Handover] = Worker(
             outbox_factory=outbox or self._make_outbox,
             transport_factory=transport or self._make_transport,
@@ -283,17 +283,15 @@ def make_ledger(
             project=settings.token.encode("utf-8"),
             clock=clock,
         )
+        try:
+            ledger.open(creates=creates)
+        except LedgerUnavailable as error:
+            if must_answer:
+                raise SettingsError([f"MP_ASGI_LEDGER does not answer. {error}"]) from error
+            text = str(error)
+            logger.warning("%s Nothing is sent until it answers; choices and events wait.", text)
     except UnusableLedger as error:
         raise SettingsError([f"MP_ASGI_LEDGER cannot be used. {error}"]) from error
-    try:
-        ledger.open(creates=creates)
-    except UnusableLedger as error:
-        raise SettingsError([f"MP_ASGI_LEDGER cannot be used. {error}"]) from error
-    except LedgerUnavailable as error:
-        if must_answer:
-            raise SettingsError([f"MP_ASGI_LEDGER does not answer. {error}"]) from error
-        text = str(error)
-        logger.warning("%s Nothing is sent until it answers; choices and events wait.", text)
     return ledger
 
 
@@ -345,6 +343,7 @@ def make_core(
         clock: Seconds since the epoch.
         random_bytes: Where IDs come from.
     """
+    has_account_grants = settings.consent_scope == "account"
 
     def style(name: str, *, is_http_only: bool) -> CookieStyle:
         return CookieStyle(
@@ -402,7 +401,7 @@ def make_core(
         has_late_answers=settings.enabled
         and (settings.identify_from is not None or settings.consent_from is not None),
         has_late_consent=settings.consent_from is not None
-        or (settings.consent_scope == "account" and settings.identify_from is not None),
-        has_account_grants=settings.consent_scope == "account",
+        or (has_account_grants and settings.identify_from is not None),
+        has_account_grants=has_account_grants,
         known_names=set(),
     )

@@ -118,8 +118,7 @@ class Case:
             return _NOT_HEARD_OF
         if standing.is_denied:
             return AccountAnswer(Said.DENIED, standing.at)
-        is_shared = core.settings.consent_scope == "account"
-        if is_shared and standing.state is ActState.GRANTED:
+        if core.has_account_grants and standing.state is ActState.GRANTED:
             return AccountAnswer(Said.GRANTED, standing.at, standing.version)
         return NO_ACCOUNT
 

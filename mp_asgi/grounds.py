@@ -12,7 +12,6 @@ from .consent.signals import OwnCookies
 from .core import Core
 from .events import UNTOLD, Act, ActState, Asked, Subject
 from .head import RequestHead
-from .settings import Settings
 
 #: Denials that a person or their browser said, as opposed to those that follow from our rules.
 _REFUSALS: Final = {
@@ -77,7 +76,7 @@ class Grounds:
         """Answer the acts of these users: a grant goes to the account only where the notice says
         so, else it ends what the account denied (RULES section 2, rule 1).
         """
-        state = _user_state(self._decision, self._core.settings)
+        state = _user_state(self._decision, self._core)
         return [self._act(key, Subject.USER, state) for key in keys]
 
     def _act(self, key: bytes, subject: Subject, state: ActState) -> Act:
@@ -126,8 +125,7 @@ def _read_source(decision: Decision, own: OwnCookies) -> str:
     return known.get(decision.reason, "")
 
 
-def _user_state(decision: Decision, settings: Settings) -> ActState:
+def _user_state(decision: Decision, core: Core) -> ActState:
     if not decision.is_granted:
         return ActState.DENIED
-    is_account = settings.consent_scope == "account"
-    return ActState.GRANTED if is_account else ActState.LIFTED
+    return ActState.GRANTED if core.has_account_grants else ActState.LIFTED

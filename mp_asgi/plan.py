@@ -4,7 +4,6 @@ RULES section 1, rule 7: acts always; renewals only where no faster answer can h
 this one.
 """
 
-import math
 from typing import Final
 
 from .consent.choice import Choice, mirror_source
@@ -155,8 +154,9 @@ class Planner:
         same = (decision.is_granted, policy.version.name, source)
         half = policy.max_age / 2
         # A mirror counts for so long, but never longer than what it mirrors.
-        ends_at = math.inf if managers.until is None else managers.until
-        latest = min(self._now, int(ends_at - policy.max_age)) if ends_at < math.inf else self._now
+        latest = self._now
+        if managers.until is not None:
+            latest = min(latest, int(managers.until - policy.max_age))
         if (
             own is not None
             and (own.is_granted, own.version, own.source) == same

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .exchange import Exchange
+    from .head import RequestHead
     from .settings import Settings
 
     ExceptionInfo = (
@@ -65,17 +66,16 @@ class MixpanelWSGIMiddleware:
         """Serve one request."""
         if SCOPE_KEY in environ:
             return self._serve_nested(environ, start_response)
-        seed: Seed = (
-            self._core,
-            HeadReader.read_wsgi,
-            self._clock(),
-            environ.get("wsgi.url_scheme"),
-            environ.get("REMOTE_ADDR"),
-            [*map(environ.get, self._environ_keys)],
-        )
+        read_head: Callable[..., RequestHead]
+        fields: Any
         if self._keeps_all:
-            every = {name: environ[name] for name in environ if name.startswith("HTTP_")}
-            seed = (*seed[:1], HeadReader.read_whole_wsgi, *seed[2:-1], every)
+            read_head = HeadReader.read_whole_wsgi
+            fields = {name: environ[name] for name in environ if name.startswith("HTTP_")}
+        else:
+            read_head = HeadReader.read_wsgi
+            fields = [*map(environ.get, self._environ_keys)]
+        scheme, address = environ.get("wsgi.url_scheme"), environ.get("REMOTE_ADDR")
+        seed: Seed = (self._core, read_head, self._clock(), scheme, address, fields)
         tracker = environ[SCOPE_KEY] = Tracker(seed)
 
         def start_with_cookies(

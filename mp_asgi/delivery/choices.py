@@ -8,9 +8,8 @@ from typing import Final
 from mp_asgi.events import Act, Link
 
 MAX_WAITING: Final = 100_000  # for a database that is down
-MAX_WAITING_DENIALS: Final = (
-    1_000_000  # a grant that is lost is asked for again; a denial is broken
-)
+#: A grant that is lost is asked for again; a denial that is lost is broken.
+MAX_WAITING_DENIALS: Final = 1_000_000
 
 
 class Choices:

@@ -196,8 +196,7 @@ class Recorder:
                 self._append_one(item)
 
     def _append_one(self, item: Act | Link) -> None:
-        bare = _bare(item)
-        for kept in (item, *bare):
+        for kept in (item, *_bare(item)):
             try:
                 return self._append([kept])
             except MixpanelASGIError:
