@@ -36,7 +36,7 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-managers: $(MANAGERS)  ## the consent managers that the browser tests answer, from npm
+managers: $(MANAGERS)  ## the consent managers and the mixpanel-browser of the browser tests, from npm
 
 $(MANAGERS): tests/servers/managers/SHA256SUMS tests/servers/managers/fetch
 	tests/servers/managers/fetch $@
@@ -51,7 +51,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(VENV)/ready-demo: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev,flask]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,flask,ua]'
 	@touch $@
 
 $(VENV)/ready: $(BIN)/python pyproject.toml

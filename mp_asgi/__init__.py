@@ -10,12 +10,14 @@ from ._version import __version__ as __version__
 from .analytics import Analytics as Analytics
 from .asgi import MixpanelMiddleware as MixpanelMiddleware
 from .consent.choice import StoredConsent as StoredConsent
+from .consumer import Consumer as Consumer
 from .delivery.counters import Stats as Stats
 from .delivery.outbox.base import DeadLetter as DeadLetter
 from .errors import MixpanelASGIError as MixpanelASGIError
 from .errors import SettingsError as SettingsError
 from .events import Notice as Notice
 from .identity import ANONYMOUS as ANONYMOUS
+from .jobs import tracker_from_token as tracker_from_token
 from .readers import CookieEquals as CookieEquals
 from .settings import Settings as Settings
 from .tracker import Tracker as Tracker
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANONYMOUS",
     "Analytics",
+    "Consumer",
     "CookieEquals",
     "DeadLetter",
     "MixpanelASGIError",
@@ -44,6 +47,7 @@ __all__ = [
     "Tracker",
     "__version__",
     "get_tracker",
+    "tracker_from_token",
 ]
 
 _IN_EXTRAS = {

@@ -3,15 +3,20 @@
 import logging
 import os
 import random
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from .accounts import Accounts
-from .consent.policy import ConsentPolicy
+from .adopter import Adopter, PageIds
+from .consent.choice import StoredConsent
+from .consent.policy import ConsentPolicy, Kind
 from .consent.region import Defaults
+from .context import ContextReader
 from .cookieless import DailyVisitors
 from .cookies import CookieStyle
 from .core import Core, Handover, Sink
@@ -21,20 +26,25 @@ from .delivery.outbox.memory import MemoryOutbox
 from .delivery.recorder import Answers, Recorder
 from .delivery.transport import HTTPTransport, Transport
 from .delivery.worker import Worker
-from .errors import SettingsError, Unavailable
-from .events import Act, Entry, Link, Stop
+from .errors import InvalidEvent, SettingsError, Unavailable
+from .events import Act, Entry, Link, Standing, Stop
 from .head import HeadReader, SchemeReader, TrustedProxies
 from .identity import IdentityMode
 from .jar import SCRIPT_COOKIE, JarReader
-from .readers import with_token
+from .jobs import JobTracker, track_for, tracker_from_token
+from .place import normalise_path
+from .readers import MixpanelBrowser, Reader, make_readers, with_token
 from .settings import Settings
+from .sharing import BrowserCookies
 from .signing import CookieSigner
 from .stops import Stops
-from .wire import KeyMaker, Renderer, What
+from .wire import IDENTITY, PAGE_VIEW, KeyMaker, Renderer, Surroundings
 
 if TYPE_CHECKING:
     from .erasure.receipt import Receipt
     from .ledger import Ledger
+    from .mixpanel import Mixpanel
+    from .tracker import Tracker
 
 MAX_WARNINGS = 1_000  # topics that are logged; what follows is only counted
 
@@ -73,14 +83,17 @@ class Analytics:
         **overrides: Any,
     ) -> None:
         self.settings = _choose_settings(settings, overrides)
+        #: The tracker of the request that runs; None until somebody wants to know.
+        self.requests: ContextVar[Tracker | None] | None = None
         self._counters = Counters()
         self._warned: set[str] = set()
         self.core = make_core(self.settings, self, clock, random_bytes)
-        self._has_identity_events = self.core.mode is IdentityMode.ORIGINAL
+        self._has_identity_events = self.core.mode is not IdentityMode.SIMPLIFIED
         self._renderer = Renderer(
             token=self.settings.token,
             mode=self.core.mode,
             keys=self.core.keys,
+            before_send=self.settings.before_send,
             on_dropped=self._on_dropped,
         )
         self._clock = clock
@@ -95,6 +108,56 @@ class Analytics:
             settings=self.settings,
             clock=clock,
         )
+
+    # --- outside of a request -----------------------------------------------------------------
+
+    def visitor(
+        self,
+        *,
+        user_id: object = None,
+        device_id: object = None,
+        consent: bool | StoredConsent | None,
+    ) -> JobTracker:
+        """Answer a tracker for somebody whose request this is not: in a job, a command, a webhook.
+
+        Make one for each person and job: what they withdraw after this call, it does not survive.
+
+        Args:
+            user_id: As for `identify`; None without one.
+            device_id: With or without `$device:`; None without one.
+            consent: What the app knows: True, False or a `StoredConsent`. True does not beat a
+                withdrawal that this process has seen; a `StoredConsent` with a later time does.
+                None asks the ledger, and waits for it. A denial there always wins.
+        """
+        ledger = self.ledger if consent is None else None
+        look_up = None if ledger is None else partial(self._look_up, ledger)
+        return track_for(
+            self.core, user_id=user_id, device_id=device_id, consent=consent, look_up=look_up
+        )
+
+    def tracker_from_token(self, token: str) -> JobTracker:
+        """Answer a tracker for the visitor of a token; see `mp_asgi.tracker_from_token`."""
+        return tracker_from_token(token, self)
+
+    @cached_property
+    def mixpanel(self) -> "Mixpanel":
+        """The official client of this project, over our delivery.
+
+        Take it once where the app is made: a request that has begun before is not known to it.
+        Its first use imports the client, which takes half a second.
+        """
+        from .consumer import Consumer  # noqa: PLC0415
+        from .mixpanel import Mixpanel  # noqa: PLC0415  # imports the client
+
+        return Mixpanel(self.settings.token, consumer=Consumer(self))
+
+    def _look_up(self, ledger: "Ledger", keys: Collection[bytes]) -> Mapping[bytes, Standing]:
+        try:
+            return ledger.standings(keys)
+        except Exception as error:  # noqa: BLE001  # what the ledger does not say is no grant
+            self.count("ledger_failed")
+            self.warn("look_up", f"the consent ledger gave no answer ({type(error).__name__})")
+            return {}
 
     # --- for operators ------------------------------------------------------------------------
 
@@ -190,7 +253,7 @@ class Analytics:
     def accept(self, handover: Handover) -> None:
         """Take what a request sends."""
         items = handover.items
-        is_identity = self._has_identity_events and any(item[0] is What.IDENTIFY for item in items)
+        is_identity = self._has_identity_events and any(item[0] in IDENTITY for item in items)
         self._worker.submit(handover, len(items), is_identity=is_identity)
 
     def stop(self, keys: Sequence[bytes], at: float) -> None:
@@ -218,17 +281,40 @@ class Analytics:
     # --- delivery -----------------------------------------------------------------------------
 
     def _render(self, handover: Handover) -> Sequence[Entry]:
+        items, context = handover.items, handover.context
+        if context is not None and self.core.contexts.is_bot(context):
+            # Who somebody is, is said once and never again (RULES section 1, rule 5).
+            items = [item for item in items if item[0] in IDENTITY]
+            self._counters.count("dropped", len(handover.items) - len(items), "bot")
+        return self._renderer.render(items, self._look_around(handover)) if items else ()
+
+    def _look_around(self, handover: Handover) -> Surroundings:
+        stamp, context, contexts = self._stamp(handover), handover.context, self.core.contexts
+        if context is None:
+            return Surroundings(stamp, {}, {}, promised_at=handover.promised_at)
+        has_page = any(item[1] == PAGE_VIEW for item in handover.items)
+        is_cookieless = handover.decision.kind is Kind.COOKIELESS
+        return Surroundings(
+            stamp,
+            contexts.event_properties(context, is_cookieless=is_cookieless),
+            contexts.page_properties(context, is_cookieless=is_cookieless) if has_page else {},
+            "" if is_cookieless else contexts.address(context),
+        )
+
+    def _stamp(self, handover: Handover) -> dict[str, Any]:
         stamp: dict[str, Any] = {}
         kind = handover.decision.kind
         if self.settings.consent_property and kind is not None:
             stamp["$mp_asgi_consent"] = kind.value
             if version := self.core.policy.version.name:
                 stamp["$mp_asgi_consent_version"] = version
-        return self._renderer.render(handover.items, stamp)
+        return stamp
 
-    def _on_dropped(self, reason: str, name: str) -> None:
+    def _on_dropped(self, error: InvalidEvent, name: str) -> None:
+        reason = error.reason
         self._counters.count("dropped", 1, reason)
-        self.warn(f"dropped-{reason}", f"dropped {name!r}: {reason}")
+        if reason != "before_send":  # the app's own wish
+            self.warn(f"dropped-{reason}", f"dropped {name!r}: {reason}: {error}")
 
     def _recorder(self, ledger: "Ledger") -> Recorder:
         return Recorder(
@@ -354,7 +440,10 @@ def make_core(
             is_http_only=is_http_only,
         )
 
-    readers = with_token(settings.readers, settings.token)
+    is_hybrid = settings.adopt_browser_id or settings.share_id or settings.first_party
+    browser = BrowserCookies(settings.token) if is_hybrid and settings.enabled else None
+    page_ids = None if browser is None else PageIds(browser.id_name, browser.mark_name)
+    readers = _read_by(settings, is_hybrid=is_hybrid)
     proxies = TrustedProxies(settings.trusted_proxies)
     # A switched-off assembly may have no key; it signs and reads nothing.
     keys = settings.secret_keys or ("switched off",)
@@ -375,6 +464,7 @@ def make_core(
             settings.consent_header or "X-MP-Consent",
             settings.country_headers,
             keeps_all=settings.policy is not None,
+            sees_pages=settings.track_pageviews,
         ),
         schemes=SchemeReader(settings.cookie_secure, proxies),
         jars=JarReader(
@@ -403,5 +493,40 @@ def make_core(
         has_late_consent=settings.consent_from is not None
         or (has_account_grants and settings.identify_from is not None),
         has_account_grants=has_account_grants,
+        contexts=ContextReader(settings, proxies),
+        adopter=_make_adopter(settings, page_ids),
+        browser=browser,
+        page_ids=page_ids,
+        sees_pages=settings.track_pageviews and settings.enabled,
+        excluded=_compile_paths(settings.exclude),
         known_names=set(),
     )
+
+
+def _read_by(settings: Settings, *, is_hybrid: bool) -> Sequence[Reader]:
+    """Answer who reads the consent managers' cookies: the browser library's opt-out is always
+    honoured where we talk to it (RULES section 2, rule 3).
+    """
+    readers = settings.readers
+    if is_hybrid and not any(reader.name == MixpanelBrowser.name for reader in readers):
+        readers += make_readers([f"{MixpanelBrowser.name}?only_denials=true"])
+    return with_token(readers, settings.token)
+
+
+def _make_adopter(settings: Settings, page_ids: PageIds | None) -> Adopter | None:
+    adopted = page_ids if settings.adopt_browser_id else None
+    has_any = adopted is not None or bool(settings.adopt_cookie)
+    return Adopter(adopted, settings.adopt_cookie) if has_any and settings.enabled else None
+
+
+def _compile_paths(paths: Sequence[str]) -> re.Pattern[str] | None:
+    """Answer what matches any of the paths, as `normalise_path` spells them; a `*` at any place is
+    any text.
+    """
+    spelled = map(normalise_path, paths)
+    patterns = ["".join(map(_compile_part, re.split(r"(\*)", path))) for path in spelled]
+    return re.compile("|".join(patterns), re.DOTALL) if patterns else None
+
+
+def _compile_part(part: str) -> str:
+    return ".*" if part == "*" else re.escape(part)

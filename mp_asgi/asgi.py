@@ -7,6 +7,7 @@ same order.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .analytics import Analytics, choose_analytics
@@ -14,10 +15,13 @@ from .endpoints import mount_asgi
 from .errors import SettingsError
 from .exchange import Phase
 from .head import RequestHead
+from .pages import see_page
+from .place import read_asgi_place
 from .tracker import SCOPE_KEY, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
+    from contextvars import ContextVar
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -82,6 +86,7 @@ class MixpanelMiddleware:
             return
         self._core = self.analytics.core
         self._clock = self._core.clock
+        self._sees_pages = self._core.sees_pages
         self._served = _SERVED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,8 +107,12 @@ class MixpanelMiddleware:
         else:
             state[STATE_KEY] = tracker
 
+        sees_pages = self._sees_pages
+
         # A plain function: it hands on the awaitable instead of awaiting it.
         def send_with_cookies(message: Message) -> Awaitable[None]:
+            if sees_pages:
+                message = _see(tracker, scope, message)
             if tracker.exchange is not None:
                 message = _follow(tracker, tracker.exchange, scope, message)
             elif message["type"] in _STARTS and message.get("status") not in _ANNOUNCING:
@@ -111,12 +120,15 @@ class MixpanelMiddleware:
             return send(message)
 
         try:
-            await self.app(scope, receive, send_with_cookies)
+            await self._current_app()(scope, receive, send_with_cookies)
         finally:
             # Also when a hang-up cancels this task: its events still count. Never awaits.
-            tracker.phase = _CLOSED
-            if tracker.exchange is not None:
-                tracker.exchange.close(scope)
+            _close(tracker, scope)
+
+    def _current_app(self) -> ASGIApp:
+        """Answer the app, called as the running request where somebody wants to know which is."""
+        requests = self.analytics.requests
+        return self.app if requests is None else partial(_call_as_current, requests, self.app)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what is no request of ours: lifespan, unknown scopes, and what is wrapped twice."""
@@ -138,8 +150,8 @@ class MixpanelMiddleware:
             del scope[SCOPE_KEY]
             await self(scope, receive, send)
             return
-        if outer.core.settings == self._core.settings:
-            await self.app(scope, receive, send)
+        if outer.core.settings.token == self._core.settings.token:
+            await self._current_app()(scope, receive, send)
             return
         del scope[SCOPE_KEY]
         try:
@@ -197,6 +209,28 @@ class MixpanelMiddleware:
         await anyio.to_thread.run_sync(self.analytics.close)
 
 
+async def _call_as_current(
+    requests: ContextVar[Tracker | None], app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Call the app where whoever asks which request runs finds this one."""
+    token = requests.set(scope[SCOPE_KEY])
+    try:
+        await app(scope, receive, send)
+    finally:
+        requests.reset(token)
+
+
+def _see(tracker: Tracker, scope: Scope, message: Message) -> Message:
+    """Track a page view, before the response's cookies are made. Answer the message."""
+    status = message.get("status")
+    if message["type"] != "http.response.start" or not isinstance(status, int):
+        return message
+    # They may be an iterator, and the server still has to read them.
+    headers = list(message.get("headers") or ())
+    see_page(tracker, scope, scope.get("method", "GET"), status, headers)
+    return {**message, "headers": headers}
+
+
 def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message) -> Message:
     """Drive the exchange by what the app sends. Answer the message, with our cookies at the
     response's start.
@@ -206,16 +240,24 @@ def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message
         if message.get("status") in _ANNOUNCING:
             return message
         tracker.phase = _STARTED
-        has_cookies = exchange.begin_response(scope)
+        has_cookies = exchange.begin_response(scope, read_asgi_place(scope))
         if kind in _SOCKET_STARTS:
             exchange.end_response()
         return _with_cookies(exchange, message) if has_cookies else message
     if tracker.phase is not _OPEN and kind not in _ASIDES:
         if not exchange.is_settled:
-            exchange.begin_response(scope)  # it was first used after the start
+            # It was first used after the start.
+            exchange.begin_response(scope, read_asgi_place(scope))
         if not message.get("more_body", False):
             exchange.end_response()
     return message
+
+
+def _close(tracker: Tracker, scope: Scope) -> None:
+    tracker.phase = _CLOSED
+    exchange = tracker.exchange
+    if exchange is not None:
+        exchange.close(scope, None if exchange.has_begun else read_asgi_place(scope))
 
 
 def _with_cookies(exchange: Exchange, message: Message) -> Message:

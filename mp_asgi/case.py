@@ -4,7 +4,7 @@ Opened by the first of them; a request that only tracks has none. It knows nothi
 tracked: the exchange does, and asks under the lock.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .accounts import Accounts
@@ -21,6 +21,7 @@ from .consent.policy import (
     State,
 )
 from .consent.signals import is_cross_site
+from .context import RequestContext
 from .core import Core
 from .events import Act, ActState, Asked
 from .grounds import Grounds
@@ -28,10 +29,11 @@ from .head import RequestHead
 from .identity import Anonymous, IdentityMode, Visitor
 from .jar import Jar
 from .late import ask_consent, ask_user
+from .meeting import read_first_touch
 from .plan import Outcome, Planner
 from .readers import Said
 from .response import CookiePlan
-from .visit import Visit, Write
+from .visit import Visit, Write, find_adopted
 
 _NOT_HEARD_OF: Final = AccountAnswer(Said.UNREADABLE)
 _OF_PEOPLE: Final = frozenset({Reason.SCRIPT_DENIED, Reason.GPC, Reason.DNT})
@@ -153,7 +155,8 @@ class Case:
             visitors += self.visit.left
             users.add(self.visit.user_id)
         users |= {item.user_id for item in visitors}
-        devices = {keys.device_key(item.device_id) for item in visitors}
+        devices = {keys.device_key(item.device_id) for item in visitors} - {b""}
+        devices |= {keys.device_key(device) for device in self._find_page_devices()}
         accounts = {keys.user_key(user) for user in users if user is not None}
         found = devices | accounts
         # A manager, a gateway and the app's own record know best whom they speak of: theirs stay
@@ -187,7 +190,13 @@ class Case:
         is_denied = is_denied and self.decision.reason is not Reason.ACCOUNT_DENIED
         # Cookies of before a withdrawal were stopped then; what came later is another visitor's.
         is_news = self.decision.reason is not Reason.WITHDRAWN
-        return is_denied and is_news and (self.has_acted or bool(self._jar.verified))
+        has_device = bool(self._jar.verified) or bool(self._find_page_devices())
+        return is_denied and is_news and (self.has_acted or has_device)
+
+    def _find_page_devices(self) -> Sequence[str]:
+        """Answer whom this browser may have been before it got an ID cookie of ours."""
+        adopted = find_adopted(self._core, self._head)
+        return () if adopted is None else (adopted.device_id,)
 
     # --- what the ledger gets -----------------------------------------------------------------
 
@@ -235,7 +244,7 @@ class Case:
     def open_visit(self) -> Visit:
         """Answer the identity side."""
         if self.visit is None:
-            self.visit = Visit(self._core, self._jar, self.visitor)
+            self.visit = Visit(self._core, self._head, self._jar, self.visitor)
         return self.visit
 
     def current(self) -> Visitor:
@@ -243,15 +252,11 @@ class Case:
         self.visitor = visitor = self.open_visit().current()
         return visitor
 
-    def leave_unmarked(self) -> Visitor:
-        """Take a device of its own for a user whose mark no response could carry."""
-        self.visitor = visitor = self.open_visit().leave_unmarked()
-        return visitor
-
-    def identify(self, user_id: str) -> None:
+    def identify(self, user_id: str, *, is_new: bool) -> None:
         """Note who the app says it is, granted or not."""
         visit = self.open_visit()
         visit.is_identified = True
+        visit.is_new_user = is_new or (visit.is_new_user and visit.user_id == user_id)
         visit.user_id = user_id
 
     def bind(self, user_id: str, write: Write) -> bool:
@@ -312,17 +317,22 @@ class Case:
             write = Write.PASSIVE if is_deleted else Write.NOTHING
             self.open_visit().end(Write.ACT if self.has_acted else write)
 
-    def plan(self, *, is_secure: bool) -> CookiePlan | None:
+    def plan(self, context: RequestContext | None) -> CookiePlan | None:
         """Answer the cookies of the response, None without any."""
         visit, hearing = self.visit, self.hearing
         write = visit.write if visit is not None else Write.NOTHING
         act = hearing.act if hearing is not None and hearing.is_recorded else None
-        if act is None and write is Write.NOTHING and not self._jar.needs_care:
+        is_quiet = act is None and write is Write.NOTHING and not self._jar.needs_care
+        if context is None or (is_quiet and self._core.browser is None):
             return None
         if self.decision.is_granted and not self.has_acted and visit is not None:
             self.file_grant(None)  # the first that we hear of a grant made elsewhere
-        planner = Planner(self._core, self._head, self._jar, is_secure=is_secure)
-        return planner.make(Outcome(self.decision, act, self._whom_to_write(), write))
+        planner = Planner(self._core, context, self._jar)
+        visitor = self._whom_to_write()
+        if visitor is not None and not visitor.owner_mark and visit is not None and visit.is_minted:
+            # Remembered until the device meets a user.
+            visitor = visitor.with_first_touch(read_first_touch(self._core, context))
+        return planner.make(Outcome(self.decision, act, visitor, write))
 
     def _whom_to_write(self) -> Visitor | None:
         """Answer who the ID cookie may name after this response."""

@@ -24,7 +24,7 @@ class DailyVisitors:
 
     Args:
         site: Tells this site from others with the same visitors.
-        proxies: Whose `X-Forwarded-For` is believed.
+        proxies: Whose words about a visitor's address are believed.
         random_bytes: Where the salt of a day comes from.
     """
 

@@ -1,26 +1,31 @@
 """Hold what the exchanges of one process share, and say where their consequences go."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol
 
 from .accounts import Accounts
+from .adopter import Adopter, PageIds
 from .consent.policy import ConsentPolicy, Decision, Default
 from .consent.region import Defaults
 from .consent.signals import has_withheld_cookies
+from .context import ContextReader, RequestContext
 from .cookieless import DailyVisitors
 from .cookies import CookieStyle
-from .errors import NotConsented
+from .errors import InvalidEvent, NotConsented
 from .events import Act, Link
 from .head import HeadReader, RequestHead, SchemeReader
 from .identity import IdentityMode
 from .jar import JarReader
 from .settings import Settings
+from .sharing import BrowserCookies
 from .signing import CookieSigner
 from .stops import Stops
 from .wire import Item, KeyMaker
 
+_SHOWN_NAME: Final = 100  # characters of an event's name in a log line
 _TAKEN_FOR_SILENCE: Final = frozenset({Default.OPT_OUT, Default.COOKIELESS})
 
 
@@ -30,18 +35,29 @@ class Handover:
     Attributes:
         decision: Granted, always.
         items: At least one, in the order of the calls.
+        context: The request that they were tracked in; None outside of one.
+        promised_at: Seconds since the epoch of the grant that a job carries: a stop after it ends
+            what the job tracks later. None in a request.
 
     Raises:
         NotConsented: There is no handing over without a granted decision (promise 1).
     """
 
-    __slots__ = ("decision", "items")
+    __slots__ = ("context", "decision", "items", "promised_at")
 
-    def __init__(self, decision: Decision, items: Sequence[Item]) -> None:
+    def __init__(
+        self,
+        decision: Decision,
+        items: Sequence[Item],
+        context: RequestContext | None = None,
+        promised_at: float | None = None,
+    ) -> None:
         if not decision.is_granted:
             raise NotConsented("A hand-over needs a granted decision.")
         self.decision = decision
         self.items = items
+        self.context = context
+        self.promised_at = promised_at
 
 
 class Sink(Protocol):
@@ -107,6 +123,12 @@ class Core:
             switched off.
         has_late_consent: One of them may grant what is unknown until then.
         has_account_grants: What a user agreed to on one device counts on all of them.
+        contexts: Reads where an event happened.
+        adopter: Finds whose ID to go on with; None if none is adopted.
+        browser: Writes mixpanel-browser's cookies; None if the site does not know it.
+        page_ids: Reads its ID cookie; None likewise.
+        sees_pages: Page views are tracked for the app.
+        excluded: Matches the paths on which nothing is tracked; None if there are none.
         known_names: Event names that were checked before; bounded by the exchange.
     """
 
@@ -133,6 +155,12 @@ class Core:
     has_late_answers: bool
     has_late_consent: bool
     has_account_grants: bool
+    contexts: ContextReader
+    adopter: Adopter | None
+    browser: BrowserCookies | None
+    page_ids: PageIds | None
+    sees_pages: bool
+    excluded: re.Pattern[str] | None
     known_names: set[str]
 
     def read_default(self, head: RequestHead, *, has_cookies: bool) -> Default:
@@ -152,3 +180,14 @@ class Core:
     def _tell_policy_failed(self, why: str) -> None:
         self.sink.count("policy_failed")
         self.sink.warn("policy", f"policy failed ({why}); its visitors are asked first")
+
+
+def refuse(core: Core, error: Exception, verb: str, name: object = None) -> None:
+    """Count and log what a call did wrong; raise it only under `strict`."""
+    if core.settings.strict:
+        raise error
+    reason = error.reason if isinstance(error, InvalidEvent) else "failed_call"
+    core.sink.count("refused", 1, reason)
+    detail = str(error) if isinstance(error, InvalidEvent) else type(error).__name__
+    shown = f"({str.__str__(name)[:_SHOWN_NAME]!r})" if isinstance(name, str) else ""
+    core.sink.warn(f"{reason} {verb}", f"refused {verb}{shown} ({reason}): {detail}")

@@ -18,6 +18,9 @@ MAX_MESSAGE_BYTES = 1_000_000  # "less than 1 MB", reference/import-events
 class Endpoint(Enum):
     """Where a message goes. The value is the path on Mixpanel's ingestion host."""
 
+    ALIASES = "/track"
+    """`$create_alias` of the legacy ID merge, which `/import` does not take
+    (identity.openapi.yaml)."""
     EVENTS = "/import"
     PEOPLE = "/engage"
     GROUPS = "/groups"
@@ -50,8 +53,8 @@ class Entry:
         messages: At least one, in the order of the calls.
         device_key: Keyed hash of the visitor's device ID.
         user_key: Keyed hash of the visitor's user ID; empty without one.
-        tracked_at: Seconds since the epoch of the earliest message. A stop mark at or after
-            this time stops the entry.
+        tracked_at: Seconds since the epoch of the earliest message, or of the promise that it was
+            made under, if that is older. A stop mark at or after this time stops the entry.
         is_repeatable: False if a message would count twice when it is sent twice
             (`$add`, `$append`): it is not repeated after a lost answer.
         is_identity: True if it carries an identity event, which is never dropped when full.
@@ -221,6 +224,8 @@ class Link:
         user_key: Keyed hash of the user ID, as in the outbox.
         device_key: Keyed hash of the device ID.
         at: Seconds since the epoch.
+        origins: Where the device ID comes from, as the letter in the ID cookie, or several where
+            that changed: they tell how Mixpanel knows the device. Empty if nobody said.
     """
 
     user_id: str
@@ -228,6 +233,7 @@ class Link:
     user_key: bytes
     device_key: bytes
     at: float
+    origins: str = ""
 
 
 RENEWAL_SECONDS: Final = 30 * 86_400.0

@@ -2,34 +2,50 @@
 
 Sans-IO: both doors drive the same object in the same order and decide nothing themselves.
 
-    begin_response(connection)   the seam: late answers, final decision, cookies
-    write_headers(status, …)     as often as the app starts a response
-    end_response()               the body is complete: hand over what was tracked
-    close(connection)            the app has returned or raised: nothing is left behind
+    begin_response(connection, place)   the seam: late answers, final decision, cookies
+    write_headers(status, …)            as often as the app starts a response
+    end_response()                      the body is complete: hand over what was tracked
+    close(connection, place)            the app has returned or raised: nothing is left behind;
+                                        the place is not asked for again
 
 The way of a consenting visitor who is known and tracks an event takes no lock before the
 hand-over and opens no `Case`; that holds what an act or a late answer changes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Any, Final
 
-from .accounts import Accounts
+from .adoption import Adopted
+from .buffer import Buffer
 from .case import Case
 from .consent.policy import DISABLED, AppAnswer, Decision, Kind, Reason, State
+from .context import RequestContext
 from .core import Core, Handover
 from .errors import InvalidEvent
-from .events import UNTOLD, Asked, Link
-from .gate import group_by_grant, leave_out_stopped, with_visitor
+from .events import UNTOLD, Asked
 from .head import RequestHead
-from .identity import Anonymous, IdentityMode, Visitor, read_user_id
+from .identity import (
+    ANONYMOUS,
+    DEVICE_PREFIX,
+    Anonymous,
+    IdentityMode,
+    Visitor,
+    read_user_id,
+)
 from .jar import EMPTY_JAR, Jar
+from .leaving import (
+    leave_out_excluded,
+    leave_out_unmarked,
+    leave_out_withdrawn,
+    tell_links,
+)
+from .meeting import fill_first_touch, items_of_meeting, late_alias
+from .place import RawPlace, normalise_path
 from .properties import Properties, freeze
 from .readers import Said
 from .response import CookiePlan, Headers
-from .visit import Write, read_visitor, recall_stop, recognise
+from .visit import Write, find_adopted, read_visitor, recall_stop, recognise
 from .wire import MAX_PROPERTIES, Item, What, check_name
 
 # Looking a member up costs more than reading a global.
@@ -44,7 +60,6 @@ class Phase(IntEnum):
     CLOSED = 2
 
 
-NO_GRANTS: Final[Mapping[int, Decision]] = MappingProxyType({})
 _OPEN: Final = Phase.OPEN
 _STARTED: Final = Phase.STARTED
 _CLOSED: Final = Phase.CLOSED
@@ -56,23 +71,27 @@ class Exchange:
     Attributes:
         decision: As it stands now.
         is_settled: The seam has run: the decision is final, late answers are in.
+        is_at_mount: Our own endpoints answer, outside of the app's sessions.
     """
 
     __slots__ = (
+        "_buffer",
         "_case",
+        "_context",
         "_core",
-        "_epoch",
-        "_grants",
         "_head",
-        "_held_updates",
+        "_is_excluded",
+        "_is_personal",
         "_is_secure",
-        "_items",
         "_jar",
+        "_late_user",
         "_phase",
         "_plan",
         "_registered",
         "_visitor",
+        "_waiting",
         "decision",
+        "is_at_mount",
         "is_settled",
     )
 
@@ -80,15 +99,18 @@ class Exchange:
         self._core = core
         self._head = head
         self._phase = phase
-        self._items: list[Item] = []
-        self._epoch = 0  # a denial ends one; what was tracked in an ended one never leaves
-        self._grants: dict[int, Decision] | None = None  # of earlier epochs that still count
+        self._buffer = Buffer(core.sink)
+        self._context: RequestContext | None = None
+        self._is_excluded = False
+        self._is_personal = False
         self.is_settled = False
+        self.is_at_mount = False
+        self._waiting: tuple[Callable[[], None], ...] = ()
         self._visitor: Visitor | None = None
+        self._late_user = ""  # whom `identify_from` named
         self._case: Case | None = None
         self._plan: CookiePlan | None = None
         self._registered: Properties | None = None
-        self._held_updates: list[Item] | None = None  # profile updates that wait for a user
         self._is_secure = is_secure = core.schemes.is_secure(head)
         self._jar: Jar = EMPTY_JAR
         if not core.settings.enabled:
@@ -136,6 +158,95 @@ class Exchange:
         is_known = self.decision.is_granted and self.decision.kind is not Kind.COOKIELESS
         return self._who() if is_known else None
 
+    @property
+    def head(self) -> RequestHead:
+        """What the request says of itself."""
+        return self._head
+
+    def known_device_id(self) -> str:
+        """Answer the device ID that a cookie of ours brought; empty without one."""
+        visitor = self._jar.visitor
+        return "" if visitor is None else visitor.device_id
+
+    def may_take(self) -> bool:
+        """Whether what others made may count, now or once the app has answered. If not, that is
+        counted.
+        """
+        return self._may_hold()
+
+    def has_tracked(self, name: str) -> bool:
+        """Whether an event of this name waits for the end of the request."""
+        return any(item[1] == name for item in self._buffer.items)
+
+    def take_back(self, insert_id: str) -> None:
+        """Drop an event that still waits for the end of the request: it did not come about."""
+        with self._core.lock:
+            items = self._buffer.items
+            before = items[:]  # another thread may be appending
+            items[: len(before)] = [item for item in before if item[2] != insert_id]
+
+    def tell_page(self) -> Visitor | None:
+        """Answer who this is for the response's body, which no cache may keep then."""
+        visitor = self.visitor()
+        self._is_personal = self._is_personal or visitor is not None
+        return visitor
+
+    def leave_open(self, visitor: Visitor) -> Visitor:
+        """Answer the visitor without a device that no response may be able to mark as theirs."""
+        case = self._case
+        visit = None if case is None else case.visit
+        return visitor if visit is None else visit.leave_open(visitor)
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Call back once it is certain who this is and what they agreed to; at once if it is."""
+        with self._core.lock:
+            if not self.is_settled:
+                self._waiting = (*self._waiting, then)
+                return
+        then()
+
+    def names(self) -> frozenset[str]:
+        """Answer what the visitor may be called, granted or not; nobody is minted for it."""
+        with self._core.lock:
+            case = self._case
+            visit = None if case is None else case.visit
+            visitors = [*self._jar.verified]
+            if self._visitor is not None:
+                visitors.append(self._visitor)
+            users = {visitor.user_id for visitor in visitors} | {self._late_user}
+            if visit is not None:
+                users.add(visit.user_id)
+            devices = {visitor.device_id for visitor in visitors}
+            if (adopted := find_adopted(self._core, self._head)) is not None:
+                devices.add(adopted.device_id)
+        names = {*devices, *(DEVICE_PREFIX + device for device in devices), *filter(None, users)}
+        return frozenset(names - {"", DEVICE_PREFIX})
+
+    def granted_at(self) -> float | None:
+        """Answer when the visitor agreed, in seconds since the epoch; None if nobody can tell."""
+        own = self._jar.own.choice
+        hearing = None if self._case is None else self._case.hearing
+        match self.decision.reason:
+            case Reason.COOKIE_GRANTED if own is not None:
+                return own.at
+            case Reason.MANAGER_GRANTED:
+                return self._managers_granted_at()
+            case Reason.APP_GRANTED if hearing is not None:
+                return hearing.signals.app.at
+            case Reason.ACCOUNT_GRANTED if hearing is not None:
+                return hearing.signals.account.at
+            case Reason.GRANTED_NOW:
+                return self._core.clock()
+            case _:
+                return None
+
+    def _managers_granted_at(self) -> float | None:
+        """Answer when a manager was told yes; if it does not tell, when we first heard so."""
+        own, managers = self._jar.own.choice, self._jar.managers
+        if managers.at is not None or own is None or not own.is_granted:
+            return managers.at
+        return own.at if {*managers.names}.issubset(own.mirrored) else None
+
     # --- what the app does --------------------------------------------------------------------
 
     def track(self, name: str, properties: Mapping[str, Any] | None) -> str | None:
@@ -145,24 +256,80 @@ class Exchange:
             InvalidEvent: The event cannot be sent.
         """
         # The epoch first: what a denial overtakes from here on is of an ended one.
-        core, epoch = self._core, self._epoch
+        core, epoch = self._core, self._buffer.epoch
         if not self.decision.is_granted and not self._may_hold():
             return None
         if name not in core.known_names:
             check_name(name, core.known_names)
         if self._registered is not None:
             properties = {**self._registered, **(properties or {})}
-        frozen = freeze(properties) if properties else {}
-        if len(frozen) > MAX_PROPERTIES:
-            raise InvalidEvent(
-                "too_many_properties", f"An event has at most {MAX_PROPERTIES} properties."
-            )
+        frozen = _freeze(properties) if properties else {}
         insert_id = core.random_bytes(16).hex()
         visitor = self._visitor or self._who()
-        self._items.append((_EVENT, name, insert_id, core.clock(), visitor, frozen, None, epoch))
+        self._buffer.items.append(
+            (_EVENT, name, insert_id, core.clock(), visitor, frozen, None, epoch)
+        )
         if self._phase is not _OPEN:
             self._follow()
         return insert_id
+
+    def take_event(
+        self,
+        name: str,
+        properties: Mapping[str, Any],
+        *,
+        at: float,
+        insert_id: str,
+        what: What = What.BROWSER_EVENT,
+    ) -> bool:
+        """Buffer an event that somebody else made; whose it is, is the visitor's matter. Return
+        whether consent allows it.
+
+        Args:
+            name: As for `track`.
+            properties: Names that only we write are left out when it is rendered.
+            at: Seconds since the epoch, not in the future.
+            insert_id: Minted if empty.
+            what: `BROWSER_EVENT` brings its own context, `EVENT` gets the request's.
+
+        Raises:
+            InvalidEvent: The event cannot be sent.
+        """
+        if not self.decision.is_granted and not self._may_hold():
+            return False
+        if self.decision.kind is Kind.COOKIELESS and what is What.BROWSER_EVENT:
+            # A page's event brings its own address, click IDs and more.
+            self._core.sink.count("refused", 1, Reason.COOKIELESS.value)
+            return False
+        check_name(name, self._core.known_names)
+        frozen = _freeze(properties)
+        with self._core.lock:
+            insert_id = insert_id or self._core.random_bytes(16).hex()
+            epoch, visitor = self._buffer.epoch, self._who()
+            self._add((what, name, insert_id, at, visitor, frozen, None, epoch))
+        return True
+
+    def take_identify(self, anonymous_id: str, user_id: str, *, at: float, insert_id: str) -> bool:
+        """Buffer a page's `$identify`, if it says of this visitor what we say ourselves (RULES
+        section 2, rule 5). Return whether it does.
+        """
+        if not self._may_hold():
+            return False
+        visitor = self.visitor()
+        is_true = (
+            visitor is not None
+            and self._core.mode is IdentityMode.ORIGINAL
+            and visitor.user_id == user_id
+            and anonymous_id.removeprefix(DEVICE_PREFIX) == visitor.device_id
+        )
+        if visitor is None or not is_true:
+            self._core.sink.count("refused", 1, "identity_event")
+            return False
+        with self._core.lock:
+            epoch = self._buffer.epoch
+            insert_id = insert_id or self._core.random_bytes(16).hex()
+            self._add((What.IDENTIFY, "$identify", insert_id, at, visitor, None, None, epoch))
+        return True
 
     def update_people(self, operation: str, values: object) -> bool:
         """Buffer a profile update. Return whether consent allows it.
@@ -175,12 +342,12 @@ class Exchange:
         frozen = freeze({"": values})[""]
         with self._core.lock:
             visitor, now = self._who(), self._core.clock()
-            item: Item = (What.PEOPLE, operation, "", now, visitor, frozen, None, self._epoch)
+            epoch = self._buffer.epoch
+            item: Item = (What.PEOPLE, operation, "", now, visitor, frozen, None, epoch)
             if visitor.user_id is None:
-                # Mixpanel does not carry an anonymous profile over: wait for who it is.
-                self._held_updates = [*(self._held_updates or ()), item]
+                self._buffer.hold(item)
             else:
-                self._buffer(item)
+                self._add(item)
         return True
 
     def update_group(self, group: tuple[str, str], operation: str, values: object) -> bool:
@@ -194,8 +361,8 @@ class Exchange:
         frozen = freeze({"": values})[""]
         with self._core.lock:
             now = self._core.clock()
-            visitor, epoch = self._who(), self._epoch
-            self._buffer((What.GROUP, operation, "", now, visitor, frozen, group, epoch))
+            visitor, epoch = self._who(), self._buffer.epoch
+            self._add((What.GROUP, operation, "", now, visitor, frozen, group, epoch))
         return True
 
     def register(self, properties: Mapping[str, Any]) -> None:
@@ -208,7 +375,7 @@ class Exchange:
         with self._core.lock:
             self._registered = {**(self._registered or {}), **frozen}
 
-    def identify(self, user_id: object) -> None:
+    def identify(self, user_id: object, *, is_new: bool = False) -> None:
         """Bind the user to the visitor; without a grant, for this request only.
 
         Raises:
@@ -217,7 +384,7 @@ class Exchange:
         user = read_user_id(user_id)
         with self._core.lock:
             case = self._open_case()
-            case.identify(user)
+            case.identify(user, is_new=is_new)
             if self.decision.reason is Reason.ACCOUNT_DENIED:
                 self._hear_account(case, None)  # that was somebody else's
             # Bound on the device's own grant first: the cookie must name who is here, also where
@@ -232,10 +399,23 @@ class Exchange:
                 case.file_grant(user)
             self._follow_started()
 
+    def adopt(self, adopted: Adopted) -> bool:
+        """Go on with an ID that the browser keeps elsewhere. Return whether the visitor has it now.
+
+        Not without a grant, and never where a user owns the device ID of ours (RULES section 1).
+        """
+        with self._core.lock:
+            if not self.decision.is_granted or self.decision.kind is Kind.COOKIELESS:
+                return False
+            case = self._open_case()
+            is_adopted = case.open_visit().adopt(adopted)
+            self._visitor = case.visitor = case.open_visit().visitor
+            return is_adopted
+
     def reset(self, *, new_device: bool | None) -> None:
         """Forget the user; take a new device ID in simplified mode, or where asked to."""
         with self._core.lock:
-            self._drop_held_updates()
+            self._buffer.drop_held()
             case, was_granted = self._open_case(), self.decision.is_granted
             # First: what the user's account denied is no reason to keep their name in the cookie.
             self._hear_account(case, None)
@@ -256,10 +436,10 @@ class Exchange:
             case.record(is_granted=True, asked=asked)
             if not self.decision.is_granted:
                 # What came before the grant came without one.
-                self._drop_items(Reason.NO_CHOICE)
-                self._drop_held_updates()
+                self._buffer.drop(Reason.NO_CHOICE)
+                self._buffer.drop_held()
             elif case.decision.kind is not self.decision.kind:
-                self._end_epoch(self.decision)
+                self._buffer.end_epoch(self.decision)
             self.decision = case.decision
             self._visitor = case.keep_visitor()
             user = case.open_visit().user_id
@@ -278,23 +458,29 @@ class Exchange:
             case.record(is_granted=False, asked=asked)
             case.stop_counting()
             self.decision = case.decision
-            self._drop_items(Reason.DENIED_NOW)
-            self._drop_held_updates()
+            self._buffer.drop(Reason.DENIED_NOW)
+            self._buffer.drop_held()
             case.stop()
             case.open_visit().end(Write.ACT)
             self._visitor = None
 
     # --- what the doors drive -----------------------------------------------------------------
 
-    def begin_response(self, connection: object) -> bool:
-        """Settle everything that was open. Return whether there are cookies to write."""
+    def begin_response(self, connection: object, place: RawPlace) -> bool:
+        """Settle everything that was open. Return whether there are headers to write."""
+        if self._context is None:
+            self._look_around(place)
         if not self.is_settled:
             self._settle(connection)
+            self._call_back()
         if self._phase is _OPEN:
             self._phase = _STARTED
             if self._case is not None or self._is_care_due():
                 with self._core.lock:
-                    self._plan = self._open_case().plan(is_secure=self._is_secure)
+                    self._plan = self._plan_cookies()
+            if self._is_personal:
+                self._plan = self._plan or CookiePlan()
+                self._plan.is_personal = True
         return self._plan is not None and bool(self._plan)
 
     def write_headers(
@@ -310,22 +496,57 @@ class Exchange:
 
     def end_response(self) -> None:
         """Hand over what was tracked: the body is complete."""
-        if self.is_settled and (self._items or self._held_updates is not None):
+        if self.is_settled and self._buffer.is_waiting:
             self._hand_over()
 
-    def close(self, connection: object) -> None:
-        """Finish: the app has returned or raised. Later calls are handed over as they come."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether a door has said which page this is, and need not read it again."""
+        return self._context is not None
+
+    def close(self, connection: object, place: RawPlace | None) -> None:
+        """Finish: the app has returned or raised. Later calls are handed over as they come.
+
+        Args:
+            connection: ASGI scope or WSGI environ.
+            place: None where the response has begun.
+        """
+        if place is not None:
+            self._look_around(place)
         if not self.is_settled:
             self._settle(connection)
+            self._call_back()
         self._phase = _CLOSED
-        if self._items or self._held_updates is not None:
+        if self._buffer.is_waiting:
             self._hand_over()
         elif self._case is not None:
             self._case.give_up_unsaved()
 
+    def _call_back(self) -> None:
+        """Go on with what waited for the seam, without the lock: it opens what it needs."""
+        waiting, self._waiting = self._waiting, ()
+        for then in waiting:
+            then()
+
+    def _plan_cookies(self) -> CookiePlan | None:
+        case = self._open_case()
+        if self._is_excluded and case.visit is not None:
+            case.visit.leave_unwritten()
+        return case.plan(self._context)
+
+    def _look_around(self, place: RawPlace) -> None:
+        """Learn where all this happens, once somebody knows."""
+        self._context = context = RequestContext(self._head, place, self._is_secure)
+        excluded = self._core.excluded
+        if excluded is not None:
+            path = normalise_path(context.place.path)
+            self._is_excluded = excluded.fullmatch(path) is not None
+
     def _is_care_due(self) -> bool:
         jar = self._jar
-        return jar.needs_care and self._core.clock() >= jar.rests_until
+        if jar.needs_care and self._core.clock() >= jar.rests_until:
+            return True
+        return self._core.settings.share_id and self._head.is_navigation()
 
     # --- gates and buffer ---------------------------------------------------------------------
 
@@ -367,12 +588,12 @@ class Exchange:
             self._core.sink.count("unpersisted")
         return True
 
-    def _buffer(self, item: Item) -> None:
-        self._items.append(item)
+    def _add(self, item: Item) -> None:
+        self._buffer.items.append(item)
         self._follow_started()
 
     def _follow_started(self) -> None:
-        if self._phase is not _OPEN and self._items:
+        if self._phase is not _OPEN and self._buffer.items:
             self._follow()
 
     def _follow(self) -> None:
@@ -381,6 +602,7 @@ class Exchange:
             self._hand_over()
         elif self._phase is _CLOSED:
             self._settle_without_connection()
+            self._call_back()
             self._hand_over()
 
     def _adopt(self, decision: Decision) -> None:
@@ -390,56 +612,21 @@ class Exchange:
             return
         # A stored answer was there before the events; what was tracked under it stays under it.
         if before.kind is not Kind.OPT_OUT_DEFAULT:
-            self._end_epoch(before)
+            self._buffer.end_epoch(before)
         if decision.kind is Kind.COOKIELESS:
-            self._drop_held_updates()
+            self._buffer.drop_held()
             self._open_case().end_visit()
             self._visitor = None
 
-    def _drop_items(self, reason: Reason, allowed: Mapping[int, Decision] = NO_GRANTS) -> None:
-        """Drop what was tracked, all but what an earlier epoch's grant still allows."""
-        self._epoch += 1
-        self._grants = dict(allowed)
-        items = self._items[:]
-        kept = [item for item in items if item[-1] in allowed]
-        # In place: another thread may be appending, and what it appends is of an ended epoch.
-        self._items[: len(items)] = kept
-        if number := len(items) - len(kept):
-            self._core.sink.count("refused", number, reason.value)
-
-    def _still_allowed(self) -> Mapping[int, Decision]:
-        """Answer the grants of earlier epochs: a denial ends them all, not knowing ends none."""
-        return NO_GRANTS if self.decision.state is State.DENIED else self._grants or NO_GRANTS
-
-    def _end_epoch(self, decision: Decision) -> None:
-        """Let what was tracked so far leave under the grant of its time: a default is no explicit
-        grant, and who was only counted stays unnamed.
-        """
-        self._grants = {**(self._grants or {}), self._epoch: decision}
-        self._epoch += 1
-
-    def _drop_held_updates(self) -> None:
-        if self._held_updates:
-            self._core.sink.count("refused", len(self._held_updates), "anonymous_profile")
-            self._held_updates = None
-
     def _hand_over(self) -> None:
         """The last gate of a request: a withdrawal while the body streamed still wins."""
-        core = self._core
+        core, buffer = self._core, self._buffer
         core.lock.acquire()  # `with` costs twice as much, and this is every tracking request's
         try:
-            if self._held_updates is not None:
-                self._drop_held_updates()
-            # Only what is there now: another thread may append meanwhile, and follows itself.
-            items = self._items[:]
-            del self._items[: len(items)]
-            if core.stops.at:
-                items = self._drop_stopped(items)
-            case = self._case
-            if case is not None and case.visit is not None and case.visit.is_mark_unsaved:
-                items = self._move_unmarked(case, items)
-            if self._epoch or not self.decision.is_granted:
-                self._hand_over_by_epoch(items)
+            items = self._choose(buffer.take())
+            if buffer.epoch or not self.decision.is_granted:
+                for decision, kept in buffer.group(items, self.decision):
+                    self._accept(decision, kept)
             elif items:
                 self._accept(self.decision, items)
             if self._case is not None and self._phase is _CLOSED:
@@ -447,68 +634,23 @@ class Exchange:
         finally:
             core.lock.release()
 
+    def _choose(self, items: list[Item]) -> list[Item]:
+        """Answer what of the items leaves, and as whose."""
+        core, case = self._core, self._case
+        if self._is_excluded:
+            items = leave_out_excluded(core, case, items)
+        if core.stops.at:
+            items = leave_out_withdrawn(core, self._head, self._jar, case, items)
+        if case is None or case.visit is None:
+            return items
+        items = fill_first_touch(items, core, self._context)
+        return leave_out_unmarked(case.visit, items) if case.visit.unmarked else items
+
     def _accept(self, decision: Decision, items: list[Item]) -> None:
-        self._core.sink.accept(Handover(decision, items))
-        if self._core.accounts is not None:
-            for visitor in {item[4] for item in items}:
-                self._link(self._core.accounts, visitor)
-
-    def _link(self, accounts: Accounts, visitor: Visitor) -> None:
-        """Tell the ledger which device a user was on, for an erasure: what left, left as both."""
-        core, user_id = self._core, visitor.user_id
-        if user_id is None:
-            return
-        user_key, device_key = core.keys.user_key(user_id), core.keys.device_key(visitor.device_id)
-        if accounts.meet(user_key, device_key):
-            core.sink.record(Link(user_id, visitor.device_id, user_key, device_key, core.clock()))
-
-    def _move_unmarked(self, case: Case, items: list[Item]) -> list[Item]:
-        """Give the user's items a device of their own: the browser's got no mark.
-
-        Without one, whoever logs in there next would share the device, and Mixpanel would merge
-        two people for good (RULES section 1, rule 2).
-        """
-        old = case.current().device_id
-        self._visitor = new = case.leave_unmarked()
-        return [
-            with_visitor(item, new)
-            if item[4].device_id == old and item[4].user_id is not None
-            else item
-            for item in items
-        ]
-
-    def _drop_stopped(self, items: list[Item]) -> list[Item]:
-        """Leave out what another request's denial has ended."""
-        case = self._case
-        browser: list[Visitor] = []
-        if case is None or not case.has_acted:
-            browser += self._jar.verified
-            if case is not None and case.visit is not None:
-                browser += case.visit.left
-        started, stops = self._head.started, self._core.stops
-        # A stop that is forgotten may have been this browser's: what began before it ends here.
-        is_over = bool(browser) and started <= stops.forgotten_until
-        kept = [] if is_over else leave_out_stopped(items, browser, started, self._stopped_at)
-        if len(items) > len(kept):
-            number = len(items) - len(kept)
-            self._core.sink.count("refused", number, Reason.WITHDRAWN.value)
-        return kept
-
-    def _stopped_at(self, device_id: str) -> float:
-        jar, core = self._jar, self._core
-        is_known = jar.visitor is not None and jar.visitor.device_id == device_id
-        key = jar.key if is_known and jar.key else core.keys.device_key(device_id)
-        return core.stops.at.get(key, 0.0)
-
-    def _hand_over_by_epoch(self, items: list[Item]) -> None:
-        """Hand over what was tracked under a grant that still holds; the rest is dropped."""
-        sink, number = self._core.sink, len(items)
-        grants = {**self._still_allowed(), self._epoch: self.decision}
-        for decision, kept in group_by_grant(items, grants):
-            number -= len(kept)
-            self._accept(decision, kept)
-        if number:
-            sink.count("refused", number, self.decision.reason.value)
+        core = self._core
+        core.sink.accept(Handover(decision, items, self._context))
+        if core.accounts is not None:
+            tell_links(core, core.accounts, items)
 
     # --- who it is ----------------------------------------------------------------------------
 
@@ -532,10 +674,10 @@ class Exchange:
         self._adopt(case.decision)
         if before.is_granted and not self.decision.is_granted:
             if self.decision.state is State.DENIED or before.kind is Kind.COOKIELESS:
-                self._drop_items(self.decision.reason)
+                self._buffer.drop(self.decision.reason)
             else:
-                self._end_epoch(before)  # what the account allowed was allowed
-            self._drop_held_updates()
+                self._buffer.end_epoch(before)  # what the account allowed was allowed
+            self._buffer.drop_held()
             case.end_visit()
             self._visitor = None
 
@@ -551,17 +693,26 @@ class Exchange:
             return self._visitor
 
     def _bind(self, case: Case, user_id: str, write: Write) -> None:
+        before, visit = self._who(), case.open_visit()
+        is_minted = visit.is_minted
         is_first = case.bind(user_id, write)
         self._visitor = visitor = case.current()
-        if is_first and self._core.mode is IdentityMode.ORIGINAL:
-            insert_id = self._core.random_bytes(16).hex()
-            now = self._core.clock()
-            epoch = self._epoch
-            self._items.append(
-                (What.IDENTIFY, "$identify", insert_id, now, visitor, None, None, epoch)
+        is_known = visitor.device_id == before.device_id
+        if is_first:
+            self._buffer.items[:0] = items_of_meeting(
+                self._core,
+                visitor,
+                self._buffer.epoch,
+                first_touch=before.first_touch if is_known else "",
+                is_minted=is_minted and is_known,
+                is_new_user=visit.is_new_user,
             )
-        held, self._held_updates = self._held_updates or (), None
-        self._items += [with_visitor(item, visitor) for item in held]
+        elif visit.is_alias_open and visit.is_new_user:
+            # Only now the app says that the user, whom the device has just met, signs up.
+            self._buffer.items[:0] = late_alias(self._core, visitor, self._buffer.epoch)
+        if is_first or visit.is_new_user:
+            visit.is_alias_open = not visit.is_new_user
+        self._buffer.release_held(visitor)
 
     # --- the seam -----------------------------------------------------------------------------
 
@@ -578,7 +729,7 @@ class Exchange:
         if core.has_late_answers:
             answer = case.ask_consent(connection)
             if self._needs_user(case, answer):
-                user = case.ask_user(connection)
+                user = self._ask_user(case, connection)
             with core.lock:  # a denial in another thread may have come between
                 if answer is not None:
                     case.hear_app(answer)
@@ -587,10 +738,11 @@ class Exchange:
                 self._adopt(case.decision)
         with core.lock:
             self.is_settled = True
+            self._late_user = user if isinstance(user, str) else ""
             if not self.decision.is_granted:
                 self._settle_refusal(user if isinstance(user, str) else None)
-            elif user is not None and self._visitor is not None:
-                self._fill_late_user(user, self._visitor)
+            elif user is not None:
+                self._fill_late_user(user)
 
     def _needs_user(self, case: Case, answer: AppAnswer | None) -> bool:
         """Whether it matters who this is: for what was tracked, or for what must stop."""
@@ -598,13 +750,19 @@ class Exchange:
         return (
             self._core.accounts is not None
             or self._visitor is not None
+            or bool(self._waiting)
             or (is_denied and bool(self._jar.verified))
             or case.is_stopping()
         )
 
+    def _ask_user(self, case: Case, connection: object) -> str | Anonymous | None:
+        user = case.ask_user(connection)
+        # At the mount nobody has opened the app's session: that it holds nobody tells nothing.
+        return None if self.is_at_mount and user is ANONYMOUS else user
+
     def _settle_refusal(self, user: str | None) -> None:
-        self._drop_items(self.decision.reason, self._still_allowed())
-        self._drop_held_updates()
+        self._buffer.drop(self.decision.reason, self._buffer.still_allowed(self.decision))
+        self._buffer.drop_held()
         case = self._open_case()
         case.stop_counting()
         if case.is_stopping():
@@ -622,16 +780,25 @@ class Exchange:
             case.hear_nobody()
             self.decision = case.decision
 
-    def _fill_late_user(self, user: str | Anonymous, visitor: Visitor) -> None:
+    def _fill_late_user(self, user: str | Anonymous) -> None:
         """Let `identify_from` name the visitor of everything that this request tracked."""
+        # Whoever waits asks who it is. Who is only counted stays unnamed.
+        visitor = self.visitor() if self._waiting else self._visitor
+        if visitor is None:
+            return
         case = self._open_case()
         if not isinstance(user, str):
             case.leave_user()
             self._visitor = case.visitor
         elif visitor.user_id != user or not visitor.owner_mark:
             self._bind(case, user, Write.LATE)
-        who = self._who()
-        for index, item in enumerate(self._items):
-            self._items[index] = with_visitor(item, who)
+        self._buffer.name(self._who())
         if isinstance(user, str) and case.has_acted:
             case.file_grant(user)
+
+
+def _freeze(properties: Mapping[str, Any]) -> Properties:
+    if len(properties) > MAX_PROPERTIES:
+        message = f"An event has at most {MAX_PROPERTIES} properties."
+        raise InvalidEvent("too_many_properties", message)
+    return freeze(properties)

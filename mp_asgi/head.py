@@ -1,11 +1,22 @@
 """Hold what a request says of itself, as values: the part of it that identity and consent read."""
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 MAX_QUICK_SECONDS = 2.0  # RULES section 1, rule 7: maintenance only on an answer this fast
+MAX_FORWARDED_BYTES = 4_096  # of `Forwarded`; some fifty hops
 
 _SECURE = frozenset({"https", "wss"})
+_OF_PAGES = frozenset(  # what `pages.py` asks for
+    {b"hx-request", b"purpose", b"sec-purpose", b"turbo-frame"}
+    | {b"x-moz", b"x-pjax", b"x-purpose", b"x-requested-with"}
+)
+# RFC 7239 section 4, with the slips that proxies make: addresses and ports without quotes.
+_FORWARDED_PAIR = re.compile(
+    r"""[ \t]* (?: ([^\s",;=]+) = (?: "((?:[^"\\]|\\.)*)" | ([^\s",;=]+) ) )? [ \t]* ([,;]|\Z)""",
+    re.VERBOSE,
+)
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -93,18 +104,26 @@ class HeadReader:
         consent_header: Name of the application's consent header.
         others: Names that somebody may ask a head for.
         keeps_all: Whether a callable of the app may ask for any.
+        sees_pages: Whether somebody asks what tells pages from what scripts and browsers fetch.
     """
 
     def __init__(
-        self, consent_header: str, others: Iterable[str] = (), *, keeps_all: bool = False
+        self,
+        consent_header: str,
+        others: Iterable[str] = (),
+        *,
+        keeps_all: bool = False,
+        sees_pages: bool = True,
     ) -> None:
         self.keeps_all = keeps_all
         self.consent_header = consent_header.lower().encode("ascii")
         self.wanted = frozenset(
             {b"cookie", b"sec-gpc", b"dnt", b"x-forwarded-proto", self.consent_header}
         )
-        asked = {b"accept", b"host", b"origin", b"user-agent", b"x-forwarded-for"}
+        asked = {b"accept", b"host", b"origin", b"referer", b"user-agent"}
+        asked |= {b"forwarded", b"x-forwarded-for"}
         asked |= {b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"}
+        asked |= _OF_PAGES if sees_pages else set()
         asked |= {name.lower().encode("ascii") for name in others}
         self._names = tuple(sorted(self.wanted | asked))
         #: What the WSGI door takes out of an environ, so that nothing holds the environ itself.
@@ -178,14 +197,24 @@ class TrustedProxies:
     def find_client(self, head: RequestHead) -> str:
         """Answer the visitor's address: the first from the right that is no proxy of ours.
 
-        Empty if unknown. What stands further left came from outside and is not believed.
+        Empty if unknown. What stands further left came from outside and is not believed. Nor is one
+        of `X-Forwarded-For` and `Forwarded` where they differ: a proxy that writes one of them lets
+        the other through as a visitor sent it.
         """
         if head.client is None:
             return ""
-        address = str(head.client[0])
-        hops = (head.header(b"x-forwarded-for") or b"").decode("latin-1").split(",")
+        peer = str(head.client[0])
+        paths = []
+        if (value := head.header(b"x-forwarded-for")) is not None:
+            paths.append(_read_x_forwarded_for(value))
+        if (value := head.header(b"forwarded")) is not None:
+            paths.append(_read_forwarded(value))
+        found = {self._follow(peer, hops) for hops in paths} or {peer}
+        return found.pop() if len(found) == 1 else ""
+
+    def _follow(self, address: str, hops: list[str]) -> str:
         while hops and self._is_proxy(address):
-            address = _without_port(hops.pop().strip()) or address
+            address = hops.pop()
         return address
 
     def _is_proxy(self, host: str) -> bool:
@@ -195,6 +224,9 @@ class TrustedProxies:
             address = ipaddress.ip_address(host)
         except ValueError:
             return False
+        # A listener for both versions sees an IPv4 proxy so.
+        mapped = getattr(address, "ipv4_mapped", None)
+        address = address if mapped is None else mapped
         return any(address in network for network in self._networks)
 
 
@@ -219,6 +251,31 @@ class SchemeReader:
         # The last value is the nearest proxy's; those before it came from outside.
         nearest = head.forwarded_proto.rsplit(b",", 1)[-1].strip().lower()
         return nearest in {b"https", b"wss"} and self._proxies.trust(head.client)
+
+
+def _read_x_forwarded_for(value: bytes) -> list[str]:
+    hops = (hop.strip() for hop in value.decode("latin-1").split(","))
+    return [_without_port(hop) for hop in hops if hop]
+
+
+def _read_forwarded(value: bytes) -> list[str]:
+    """Answer the hops of RFC 7239, each empty that is not told; a broken header tells none.
+
+    A visitor may have opened a quote that swallows what the proxies wrote.
+    """
+    hops, position = [""], 0
+    text = value.decode("latin-1") if len(value) <= MAX_FORWARDED_BYTES else ""
+    while position < len(text):
+        pair = _FORWARDED_PAIR.match(text, position)
+        if pair is None:
+            return [""]
+        name, quoted, plain, end = pair.groups(default="")
+        if name.lower() == "for":
+            hops[-1] = _without_port(quoted or plain)
+        if end == ",":
+            hops.append("")
+        position = pair.end()
+    return hops
 
 
 def _without_port(hop: str) -> str:

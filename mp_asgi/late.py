@@ -41,7 +41,7 @@ def ask_user(
 def ask_consent(consent_from: Callable[[Any], object], connection: object, sink: Sink) -> AppAnswer:
     """Answer what the app stored about this visitor's choice."""
     try:
-        return _read_answer(consent_from(connection))
+        return read_answer(consent_from(connection))
     except Exception as error:  # noqa: BLE001  # the app's code; unreadable means no
         sink.count("consent_from_failed")
         sink.warn(
@@ -51,7 +51,12 @@ def ask_consent(consent_from: Callable[[Any], object], connection: object, sink:
         return AppAnswer(Said.UNREADABLE)
 
 
-def _read_answer(answer: object) -> AppAnswer:
+def read_answer(answer: object) -> AppAnswer:
+    """Read what an app says of a stored choice: True, False, None or a `StoredConsent`.
+
+    Raises:
+        TypeError: It is none of these; the message names its type, never its value.
+    """
     if answer is None:
         return AppAnswer()
     if isinstance(answer, bool):

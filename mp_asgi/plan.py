@@ -8,10 +8,11 @@ from typing import Final
 
 from .consent.choice import Choice, mirror_source
 from .consent.policy import Decision, Reason, State
+from .context import RequestContext
 from .core import Core
-from .head import RequestHead
 from .identity import Visitor
 from .jar import SCRIPT_COOKIE, Jar
+from .page_side import PageSide
 from .readers import Said
 from .response import CookiePlan
 from .settings import COOKIE_MAX_AGE
@@ -46,18 +47,18 @@ class Planner:
 
     Args:
         core: The rules of the process.
-        head: When the request came, and whether a person opened a page.
+        context: When the request came, to which host, and whether a person opened a page.
         jar: Our cookies as they came.
-        is_secure: Whether the browser sees https.
     """
 
-    __slots__ = ("_core", "_head", "_is_quick", "_is_secure", "_jar", "_now")
+    __slots__ = ("_context", "_core", "_head", "_is_quick", "_is_secure", "_jar", "_now")
 
-    def __init__(self, core: Core, head: RequestHead, jar: Jar, *, is_secure: bool) -> None:
+    def __init__(self, core: Core, context: RequestContext, jar: Jar) -> None:
         self._core = core
-        self._head = head
+        self._context = context
+        self._head = head = context.head
         self._jar = jar
-        self._is_secure = is_secure
+        self._is_secure = context.is_secure
         now = core.clock()
         self._now = int(now)
         self._is_quick = head.is_quick(now)
@@ -76,7 +77,20 @@ class Planner:
                 style.render_deletion(name, is_secure=is_secure) for name in self._jar.id_names
             )
         self._plan_consent(outcome, plan)
+        self._plan_page(outcome, plan)
         return plan
+
+    def _plan_page(self, outcome: Outcome, plan: CookiePlan) -> None:
+        core, decision = self._core, outcome.decision
+        if core.browser is None or core.page_ids is None:
+            return
+        page = PageSide(core.browser, core.page_ids, self._context, self._may_maintain)
+        page.follow_decision(decision, outcome.act, plan)
+        visitor, known = outcome.visitor, self._jar.visitor
+        if not core.settings.share_id or not decision.is_granted or visitor is None:
+            return
+        if plan.has_id or (known is not None and known.device_id == visitor.device_id):
+            page.share(visitor, core.mode, plan)
 
     def _plan_visitor(self, outcome: Outcome, plan: CookiePlan, cookies: list[bytes]) -> None:
         visitor, write = outcome.visitor, outcome.write
@@ -185,6 +199,8 @@ class Planner:
             return self._may_maintain()
         # A denial brings back no ID, so a stop mark on one is no reason to wait.
         return self._is_quick_navigation()
+
+    # --- our consent cookie -------------------------------------------------------------------
 
     def _delete_choice(self) -> bytes:
         style = self._core.consent_style

@@ -23,17 +23,19 @@ class CookiePlan:
         acts: Cookies of a visitor's act (grant, deny, identify, reset).
         others: A minted ID, a deletion, a renewal: they can wait for the next response.
         has_id: The ID cookie, as it is now, is among them.
+        is_personal: The body names the visitor, so that no cache may keep it.
     """
 
-    __slots__ = ("acts", "has_id", "others")
+    __slots__ = ("acts", "has_id", "is_personal", "others")
 
     def __init__(self) -> None:
         self.acts: list[bytes] = []
         self.others: list[bytes] = []
         self.has_id = False
+        self.is_personal = False
 
     def __bool__(self) -> bool:
-        return bool(self.acts or self.others)
+        return self.is_personal or bool(self.acts or self.others)
 
     def write(self, status: int | None, headers: Iterable[tuple[bytes, bytes]]) -> Headers | None:
         """Answer the headers with the cookies, or None where they must stay off.
@@ -44,10 +46,11 @@ class CookiePlan:
         """
         copied = [(name, value) for name, value in headers]
         said = _Said(copied)
-        if not self.acts and (_is_kept_by_status(status) or said.is_shared):
+        is_for_one = self.is_personal or bool(self.acts)
+        if not is_for_one and (_is_kept_by_status(status) or said.is_shared):
             return None
         if status is not None:
-            if self.acts:
+            if is_for_one:
                 # No other word to caches may remain: the targeted ones (RFC 9213 2.2) win.
                 copied = [item for item in copied if not _is_for_caches(item[0].lower())]
                 copied.append((b"cache-control", b"private, no-store"))

@@ -3,18 +3,21 @@
 None of them awaits, and none raises into a request unless `strict` is set.
 """
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from .consent.policy import Decision, Reason, State
-from .core import Core
+from .core import Core, refuse
 from .errors import InvalidEvent
 from .events import Asked, Notice
 from .exchange import Exchange, Phase
 from .head import RequestHead
-from .identity import Visitor, read_id_text
+from .identity import Visitor
+from .profiles import Group, People, read_groups
+from .sharing import find_browser_ids
+from .tokens import make_token
+from .wire import PAGE_VIEW
 
 SCOPE_KEY = "mp_asgi.tracker"
 """Where the tracker is in an ASGI scope and in a WSGI environ."""
@@ -26,22 +29,7 @@ reader), and the four values to read it from. None of them leads back to the sco
 
 _OPEN = Phase.OPEN
 _NO_DECISION: Final = Decision(State.UNKNOWN, Reason.UNREADABLE, "process")
-_NO_GROUPS: Final = frozenset(
-    {"", "null", "none", "nil", "<nil>", "undefined", "[]", "{}", '""', "[object object]"}
-)
 _SOURCE: Final = re.compile(r"(cmp:[A-Za-z0-9_-]{1,64})?")
-_SHOWN_NAME: Final = 100  # characters of an event's name in a log line
-
-
-def _refuse(core: Core, error: Exception, verb: str, name: object = None) -> None:
-    """Count and log what a call did wrong; raise it only under `strict`."""
-    if core.settings.strict:
-        raise error
-    reason = error.reason if isinstance(error, InvalidEvent) else "failed_call"
-    core.sink.count("refused", 1, reason)
-    detail = str(error) if isinstance(error, InvalidEvent) else type(error).__name__
-    shown = f"({str.__str__(name)[:_SHOWN_NAME]!r})" if isinstance(name, str) else ""
-    core.sink.warn(f"{reason} {verb}", f"refused {verb}{shown} ({reason}): {detail}")
 
 
 class Tracker:
@@ -77,19 +65,19 @@ class Tracker:
         try:
             return (self.exchange or self._open()).track(event_name, properties)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error, "track", event_name)
+            refuse(self.core, error, "track", event_name)
             return None
 
     def track_pageview(self, properties: Mapping[str, Any] | None = None) -> str | None:
-        """Track Mixpanel's page view event, `$mp_web_page_view`."""
-        return self.track("$mp_web_page_view", properties)
+        """Track Mixpanel's page view event, `$mp_web_page_view`, with the page's address."""
+        return self.track(PAGE_VIEW, properties)
 
     def register(self, properties: Mapping[str, Any]) -> None:
         """Put properties on every later event of this request; an event's own win."""
         try:
             (self.exchange or self._open()).register(properties)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error, "register")
+            refuse(self.core, error, "register")
 
     # --- identity -----------------------------------------------------------------------------
 
@@ -101,25 +89,25 @@ class Tracker:
 
         Args:
             user_id: The database ID: text, a number or a UUID. Not an e-mail address.
-            new_user: Whether this is a sign-up. Only the legacy ID merge needs to know.
+            new_user: Whether this is a sign-up. Only the legacy ID merge needs to know: then, once,
+                the user's alias is created.
         """
-        del new_user
         try:
-            (self.exchange or self._open()).identify(user_id)
+            (self.exchange or self._open()).identify(user_id, is_new=new_user)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error, "identify")
+            refuse(self.core, error, "identify")
 
     def reset(self, *, new_device: bool | None = None) -> None:
         """Leave the identity at logout.
 
         Args:
             new_device: Whether the visitor gets a new device ID. None: yes in simplified mode,
-                no in original mode, where 500 IDs fill a cluster.
+                no in original and legacy mode, where 500 IDs fill a cluster.
         """
         try:
             (self.exchange or self._open()).reset(new_device=new_device)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error, "reset")
+            refuse(self.core, error, "reset")
 
     @property
     def device_id(self) -> str | None:
@@ -142,11 +130,11 @@ class Tracker:
     # --- profiles and groups ------------------------------------------------------------------
 
     @property
-    def people(self) -> "People":
+    def people(self) -> People:
         """Update the visitor's profile. Waits within the request until the user is known."""
         return People(self)
 
-    def group(self, key: str, group_id: object) -> "Group":
+    def group(self, key: str, group_id: object) -> Group:
         """Update the profile of a group.
 
         Args:
@@ -163,14 +151,58 @@ class Tracker:
             ids: One group ID or a list of them: text, numbers or UUIDs.
         """
         try:
-            groups = {_read_group_key(key): _read_group_ids(ids)}
+            groups = read_groups(key, ids)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error, "set_group")
+            refuse(self.core, error, "set_group")
             return
         self.register(groups)
         self.people.set(groups)
 
+    # --- elsewhere ----------------------------------------------------------------------------
+
+    def to_token(self, max_age: float | str = 86_400.0) -> str:
+        """Answer who the visitor is and what they agreed to, signed, for a job.
+
+        `tracker_from_token` reads it, in any process with the same keys and project. It names
+        the user of this moment: call it after `identify`. It is signed, not sealed: whoever has
+        it can read the user ID.
+
+        Args:
+            max_age: Seconds that it counts, or text with a unit (`"30m"`); less if the grant ends
+                before.
+
+        Returns:
+            Text for a job's arguments; empty without a grant, and where visitors are only counted.
+        """
+        try:
+            exchange = self.exchange or self._open()
+            with self.core.lock:  # a denial in another thread comes before the token or after it
+                visitor, kind = exchange.visitor(), exchange.decision.kind
+                if visitor is None or kind is None:
+                    return ""
+                # A device that has just met its user may yet have to stay another's.
+                visitor = exchange.leave_open(visitor)
+                return make_token(self.core, visitor, kind, exchange.granted_at(), max_age)
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            refuse(self.core, error, "to_token")
+            return ""
+
     # --- consent ------------------------------------------------------------------------------
+
+    @property
+    def bootstrap(self) -> dict[str, str]:
+        """What mixpanel-browser should begin with in this page: `distinct_id` and `$device_id`.
+
+        For a template, as `loaded: m => m.register({{ bootstrap | tojson }})`; empty without
+        consent. A use, as reading `device_id` is; and the response becomes private, because two
+        visitors with one ID are one person to Mixpanel.
+        """
+        try:
+            visitor = self.open().tell_page()
+        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
+            refuse(self.core, error, "reading who it is")
+            visitor = None
+        return {} if visitor is None else find_browser_ids(visitor, self.core.mode)
 
     @property
     def consent(self) -> "Consent":
@@ -186,7 +218,7 @@ class Tracker:
         try:
             return (self.exchange or self._open()).visitor()
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self.core, error, "reading who it is")
+            refuse(self.core, error, "reading who it is")
             return None
 
     def open(self) -> Exchange:
@@ -219,7 +251,7 @@ class Consent:
         try:
             return self._tracker.open().decision
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self._tracker.core, error, "reading consent")
+            refuse(self._tracker.core, error, "reading consent")
             return _NO_DECISION
 
     @property
@@ -260,7 +292,7 @@ class Consent:
             asked = self._read_asked(notice, source)
             return exchange.grant(overrides_gpc=override_gpc, is_trusted=trusted, asked=asked)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self._tracker.core, error, "consent.grant")
+            refuse(self._tracker.core, error, "consent.grant")
             return False
 
     def deny(
@@ -278,7 +310,7 @@ class Consent:
             asked = self._read_asked(notice, source)
             self._tracker.open().deny(is_trusted=trusted, asked=asked)
         except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self._tracker.core, error, "consent.deny")
+            refuse(self._tracker.core, error, "consent.deny")
 
     def withdraw(
         self, *, trusted: bool = False, notice: Notice | None = None, source: str = ""
@@ -293,149 +325,9 @@ class Consent:
         if (is_notice or notice is None) and is_source:
             return Asked(notice, source)  # type: ignore[arg-type]  # checked in the two lines above
         message = "A notice is an mp_asgi.Notice of two texts, and a source is cmp:NAME."
-        _refuse(self._tracker.core, InvalidEvent("invalid_notice", message), "consent")
+        refuse(self._tracker.core, InvalidEvent("invalid_notice", message), "consent")
         kept = notice if is_notice else None
         return Asked(kept, source if is_source else "")  # type: ignore[arg-type]  # likewise
-
-
-class People:
-    """Updates of the visitor's profile (Mixpanel docs: reference/profile-set and following)."""
-
-    __slots__ = ("_tracker",)
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-
-    def set(self, properties: Mapping[str, Any]) -> None:
-        """Set properties."""
-        self._update("$set", properties)
-
-    def set_once(self, properties: Mapping[str, Any]) -> None:
-        """Set properties that are not set yet."""
-        self._update("$set_once", properties)
-
-    def increment(self, properties: Mapping[str, float]) -> None:
-        """Add numbers. Not repeated when Mixpanel's answer is lost."""
-        self._update("$add", properties)
-
-    def append(self, properties: Mapping[str, Any]) -> None:
-        """Append one value to each list. Not repeated when Mixpanel's answer is lost."""
-        self._update("$append", properties)
-
-    def union(self, properties: Mapping[str, Sequence[Any]]) -> None:
-        """Add values to lists where they are missing."""
-        self._update("$union", properties)
-
-    def remove(self, properties: Mapping[str, Any]) -> None:
-        """Remove a value from each list."""
-        self._update("$remove", properties)
-
-    def unset(self, names: Sequence[str]) -> None:
-        """Remove properties."""
-        self._update("$unset", names)
-
-    def delete(self) -> None:
-        """Delete the profile; the events stay."""
-        self._update("$delete", "")
-
-    def _update(self, operation: str, values: object) -> None:
-        try:
-            _check_values(operation, values)
-            self._tracker.open().update_people(operation, values)
-        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self._tracker.core, error, f"people {operation}")
-
-
-class Group:
-    """Updates of a group's profile (Mixpanel docs: reference/group-set-property and following)."""
-
-    __slots__ = ("_group_id", "_key", "_tracker")
-
-    def __init__(self, tracker: Tracker, key: str, group_id: object) -> None:
-        self._tracker = tracker
-        self._key = key
-        self._group_id = group_id
-
-    def set(self, properties: Mapping[str, Any]) -> None:
-        """Set properties."""
-        self._update("$set", properties)
-
-    def set_once(self, properties: Mapping[str, Any]) -> None:
-        """Set properties that are not set yet."""
-        self._update("$set_once", properties)
-
-    def union(self, properties: Mapping[str, Sequence[Any]]) -> None:
-        """Add values to lists where they are missing."""
-        self._update("$union", properties)
-
-    def remove(self, properties: Mapping[str, Any]) -> None:
-        """Remove a value from each list."""
-        self._update("$remove", properties)
-
-    def unset(self, names: Sequence[str]) -> None:
-        """Remove properties."""
-        self._update("$unset", names)
-
-    def delete(self) -> None:
-        """Delete the group's profile."""
-        self._update("$delete", "")
-
-    def _update(self, operation: str, values: object) -> None:
-        try:
-            group = _read_group_key(self._key), _read_group_id(self._group_id)
-            _check_values(operation, values)
-            self._tracker.open().update_group(group, operation, values)
-        except Exception as error:  # noqa: BLE001  # a request never fails for its analytics
-            _refuse(self._tracker.core, error, f"group {operation}")
-
-
-def _check_values(operation: str, values: object) -> None:
-    if operation == "$delete":
-        return
-    if operation == "$unset":
-        _check_names(values)
-        return
-    if not isinstance(values, Mapping):
-        raise InvalidEvent("invalid_update", f"{operation} takes a mapping of properties.")
-    for value in values.values():
-        if operation == "$add" and not _is_addable(value):
-            raise InvalidEvent("invalid_update", "$add takes finite numbers.")
-        if operation == "$union" and not isinstance(value, (list, tuple, set, frozenset)):
-            raise InvalidEvent("invalid_update", "$union takes lists.")
-
-
-def _check_names(values: object) -> None:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise InvalidEvent("invalid_update", "$unset takes a list of names.")
-    if not all(isinstance(name, str) for name in values):
-        raise InvalidEvent("invalid_update", "$unset takes names that are text.")
-
-
-def _is_addable(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _read_group_key(key: object) -> str:
-    if not isinstance(key, str) or not key.strip():
-        raise InvalidEvent("invalid_update", "A group key is text, and not empty.")
-    return str.__str__(key)
-
-
-def _read_group_ids(ids: object) -> list[str]:
-    if not isinstance(ids, (list, tuple, set, frozenset)):
-        return [_read_group_id(ids)]
-    texts = [_read_group_id(item) for item in ids]
-    return texts if isinstance(ids, (list, tuple)) else sorted(texts)
-
-
-def _read_group_id(group_id: object) -> str:
-    """Answer a group ID as it is sent. More is allowed than to a user ID: 0 and "NA" are groups."""
-    text = read_id_text(group_id, "group ID")
-    if text.strip().lower() in _NO_GROUPS:
-        raise InvalidEvent("forbidden_id", "This group ID names no group.")
-    return text
 
 
 def get_tracker(connection: Any) -> Tracker:

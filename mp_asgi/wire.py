@@ -5,21 +5,22 @@ Shapes: reference/mixpanel.md sections 2.3, 2.5 and 3.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ._version import __version__
 from .errors import InvalidEvent
 from .events import MAX_MESSAGE_BYTES, Endpoint, Entry, Message
-from .identity import IdentityMode, Visitor
-from .properties import MAX_STRING_BYTES, Properties, fit, fit_text
+from .identity import IdentityMode, Origin, Visitor
+from .properties import MAX_STRING_BYTES, Properties, fit, fit_text, freeze
 
 MAX_KNOWN_NAMES: Final = 1_000  # names that were checked before
 MAX_PROPERTIES: Final = 243  # Mixpanel takes 254; the rest are those added below
 ENTRY_MESSAGES: Final = 200  # cut larger hand-overs, so that batches fill well
 ENTRY_BYTES: Final = 256_000
+ENTRY_SECONDS: Final = 60.0  # a stop ends whole entries: what is much newer must not go with it
 
 #: Names that only we write: a visitor's JSON that reaches `track()` must not become another
 #: project's event, another user's, or an identity event.
@@ -52,7 +53,10 @@ RESERVED: Final = frozenset(
     }
 )
 IDENTITY_EVENTS: Final = frozenset({"$identify", "$create_alias", "$merge"})
+PAGE_VIEW: Final = "$mp_web_page_view"
 
+#: mixpanel-browser names itself; what else a page says of these is overwritten.
+_RESERVED_IN_PAGES: Final = RESERVED - {"mp_lib", "$lib_version"}
 _NOT_REPEATABLE: Final = frozenset({"$add", "$append"})
 _encode: Final[Callable[[Any], str]] = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -72,6 +76,12 @@ class What(IntEnum):
     IDENTIFY = 1
     PEOPLE = 2
     GROUP = 3
+    ALIAS = 4
+    """`$create_alias` of the legacy ID merge."""
+    BROWSER_EVENT = 5
+    """An event that mixpanel-browser sent through our route: it brings its own context."""
+    FIRST_TOUCH = 6
+    """How the device was first found, for the profile of the user that it met."""
 
 
 Item = tuple[What, str, str, float, Visitor, Any, tuple[str, str] | None, int]
@@ -80,6 +90,18 @@ update), insert ID (empty for updates), seconds since the epoch, the visitor of 
 frozen properties or values, key and ID of a group, the request's epoch of consent. A plain
 tuple: it is made on the hot path.
 """
+
+
+IDENTITY: Final = frozenset({What.IDENTIFY, What.ALIAS})  # never dropped when full
+_ENDPOINTS: Final[Mapping[What, Endpoint]] = {
+    What.EVENT: Endpoint.EVENTS,
+    What.BROWSER_EVENT: Endpoint.EVENTS,
+    What.IDENTIFY: Endpoint.EVENTS,
+    What.ALIAS: Endpoint.ALIASES,
+    What.PEOPLE: Endpoint.PEOPLE,
+    What.FIRST_TOUCH: Endpoint.PEOPLE,
+    What.GROUP: Endpoint.GROUPS,
+}
 
 
 def check_name(name: object, known_names: set[str]) -> None:
@@ -113,8 +135,8 @@ class KeyMaker:
         self._key = blake2b(token.encode("utf-8"), person=b"mp_asgi.outbox").digest()
 
     def device_key(self, device_id: str) -> bytes:
-        """Answer the key of a device ID."""
-        return self._hash(b"d", device_id)
+        """Answer the key of a device ID; empty where a job knows none."""
+        return self._hash(b"d", device_id) if device_id else b""
 
     def user_key(self, user_id: str | None) -> bytes:
         """Answer the key of a user ID; empty for None."""
@@ -124,6 +146,28 @@ class KeyMaker:
         return blake2b(kind + value.encode("utf-8"), key=self._key, digest_size=16).digest()
 
 
+class Surroundings(NamedTuple):
+    """What is added to the messages of one hand-over.
+
+    Attributes:
+        stamp: Properties that tell under which consent the events left.
+        properties: What the request says of every event.
+        page_properties: What it says of page views.
+        address: What Mixpanel may place the visitor by; empty for nothing.
+        promised_at: Seconds since the epoch of a job's grant; None in a request.
+    """
+
+    stamp: Properties
+    properties: Properties
+    page_properties: Properties
+    address: str = ""
+    promised_at: float | None = None
+
+
+NOTHING_AROUND: Final = Surroundings({}, {}, {})
+BeforeSend = Callable[[Properties], object]
+
+
 class Renderer:
     """Turn the items of one hand-over into entries for the outbox.
 
@@ -131,7 +175,8 @@ class Renderer:
         token: Project token.
         mode: The project's ID merge.
         keys: Hashes the visitor's IDs.
-        on_dropped: Called with a reason and a name for each item that cannot be sent.
+        before_send: The app's own look at each event; None without one.
+        on_dropped: Called with what is wrong and a name for each item that cannot be sent.
     """
 
     def __init__(
@@ -140,103 +185,197 @@ class Renderer:
         token: str,
         mode: IdentityMode,
         keys: KeyMaker,
-        on_dropped: Callable[[str, str], None],
+        before_send: BeforeSend | None = None,
+        on_dropped: Callable[[InvalidEvent, str], None],
     ) -> None:
         self._token = token
         self._mode = mode
         self._keys = keys
+        self._before_send = before_send
         self._on_dropped = on_dropped
 
-    def render(self, items: Iterable[Item], stamp: Properties) -> list[Entry]:
-        """Render items in their order; one that fails is dropped and never spoils the others.
+    def render(self, items: Iterable[Item], around: Surroundings) -> list[Entry]:
+        """Render items, cut into entries of one visitor and one endpoint each.
 
         Args:
-            items: Each with a visitor.
-            stamp: Properties that tell under which consent the events left.
+            items: In the order of the calls, each with a visitor.
+            around: What is added to them.
         """
         piles: list[_Pile] = []
         open_piles: dict[Endpoint, _Pile] = {}
         for item in items:
             what, name, _, at, visitor, *_ = item
             try:
-                endpoint, message = self._render_item(item, stamp)
+                endpoint, message = self._render_item(item, around)
             except InvalidEvent as error:
-                self._on_dropped(error.reason, name)
+                self._on_dropped(error, name)
                 continue
             is_repeatable = name not in _NOT_REPEATABLE
+            tracked_at = at if around.promised_at is None else min(at, around.promised_at)
             pile = open_piles.get(endpoint)
-            if pile is None or not pile.takes(visitor, is_repeatable=is_repeatable):
+            if pile is None or not pile.takes(visitor, tracked_at, is_repeatable=is_repeatable):
                 pile = _Pile(endpoint, visitor, is_repeatable=is_repeatable)
                 open_piles[endpoint] = pile
                 piles.append(pile)
-            pile.add(message, at, is_identity=what is What.IDENTIFY)
+            pile.add(message, tracked_at, is_identity=what in IDENTITY)
+            if what is What.ALIAS:
+                open_piles.clear()  # what comes after it must wait for it
         return [pile.to_entry(self._keys) for pile in piles]
 
-    def _render_item(self, item: Item, stamp: Properties) -> tuple[Endpoint, Message]:
-        what, name, insert_id, at, visitor, values, group, _ = item
-        if what is What.EVENT:
-            endpoint, body = Endpoint.EVENTS, self._render_event(item, stamp)
-        elif what is What.IDENTIFY:
-            endpoint, body = Endpoint.EVENTS, self._render_identify(item)
-        elif what is What.PEOPLE:
-            endpoint, body = Endpoint.PEOPLE, self._render_people(visitor, at)
-            body[name] = fit(values)
-        else:
-            endpoint, body = Endpoint.GROUPS, self._render_group(group, at)
-            body[name] = fit(values)
+    def _render_item(self, item: Item, around: Surroundings) -> tuple[Endpoint, Message]:
+        what, name, insert_id, *_ = item
+        endpoint = _ENDPOINTS[what]
+        match what:
+            case What.EVENT:
+                body = self._hook(self._render_event(item, around))
+            case What.BROWSER_EVENT:
+                body = self._hook(self._render_browser_event(item, around))
+            case What.IDENTIFY:
+                body = self._render_identify(item, around)
+            case What.ALIAS:
+                body = self._render_alias(item, around)
+            case What.GROUP:
+                body = self._render_group(item)
+            case _:
+                body = self._render_people(item, around)
         encoded = _encode(body).encode("utf-8")
         if len(encoded) >= MAX_MESSAGE_BYTES:
             raise InvalidEvent("too_large", f"A message has at most {MAX_MESSAGE_BYTES} bytes.")
         return endpoint, Message(name, encoded, insert_id)
 
-    def _render_event(self, item: Item, stamp: Properties) -> Properties:
+    # --- events -------------------------------------------------------------------------------
+
+    def _render_event(self, item: Item, around: Surroundings) -> Properties:
         _, name, insert_id, at, visitor, values, *_ = item
-        properties: Properties = {
-            key: value for key, value in fit(values).items() if key not in RESERVED
-        }
-        properties |= stamp
-        properties |= self._common(insert_id, at)
-        properties["$device_id"] = visitor.device_id
-        properties["distinct_id"] = visitor.distinct_id(self._mode)
-        if visitor.user_id is not None:
-            properties["$user_id"] = visitor.user_id
+        own = {key: value for key, value in fit(values).items() if key not in RESERVED}
+        given = around.properties
+        if name == PAGE_VIEW:
+            given = given | around.page_properties
+        # What the app says of its event wins, and it has room first.
+        room = MAX_PROPERTIES - len(own)
+        properties = dict([item for item in given.items() if item[0] not in own][:room])
+        properties |= own
+        properties |= around.stamp
+        properties |= self._common(insert_id, at, around)
+        properties |= self._identity(visitor)
         return {"event": name, "properties": properties}
 
-    def _render_identify(self, item: Item) -> Properties:
-        # Original ID merge only: joins a UUID v4 to a user, retroactively.
+    def _render_browser_event(self, item: Item, around: Surroundings) -> Properties:
+        """Render what a page tracked: its context is its own, its identity is ours."""
+        _, name, insert_id, at, visitor, values, *_ = item
+        properties = self._common(insert_id, at, around)
+        properties |= {
+            key: value for key, value in fit(values).items() if key not in _RESERVED_IN_PAGES
+        }
+        properties |= around.stamp
+        properties |= self._identity(visitor)
+        return {"event": name, "properties": properties}
+
+    def _identity(self, visitor: Visitor) -> Properties:
+        properties: Properties = {"distinct_id": visitor.distinct_id(self._mode)}
+        if visitor.device_id:
+            properties["$device_id"] = visitor.device_id
+        if visitor.user_id is not None:
+            properties["$user_id"] = visitor.user_id
+        if visitor.origin is Origin.PERSISTED:
+            properties["$had_persisted_distinct_id"] = True
+        return properties
+
+    def _render_identify(self, item: Item, around: Surroundings) -> Properties:
+        # Original ID merge only: joins a device to a user, retroactively.
         _, name, insert_id, at, visitor, *_ = item
-        properties = self._common(insert_id, at)
+        properties = self._common(insert_id, at, around)
         properties["$identified_id"] = visitor.user_id
-        properties["$anon_id"] = visitor.device_id
+        properties["$anon_id"] = visitor.anonymous_id(self._mode)
         properties["distinct_id"] = visitor.user_id
         return {"event": name, "properties": properties}
 
-    def _common(self, insert_id: str, at: float) -> Properties:
+    def _render_alias(self, item: Item, around: Surroundings) -> Properties:
+        # Legacy ID merge only: from here on the user's events are the device's.
+        _, name, insert_id, at, visitor, *_ = item
+        properties = self._common(insert_id, at, around)
+        del properties["time"]  # /track drops in silence what is older than 5 days
+        properties["distinct_id"] = visitor.anonymous_id(self._mode)
+        properties["alias"] = visitor.user_id
+        return {"event": name, "properties": properties}
+
+    def _common(self, insert_id: str, at: float, around: Surroundings) -> Properties:
         return {
             "token": self._token,
             "time": int(at * 1000),
             "$insert_id": insert_id,
-            "ip": 0,  # without it /import places the visitor in our data centre
+            # Without it /import places the visitor in our data centre.
+            "ip": around.address or 0,
             "mp_lib": "mp-asgi",
             "$lib_version": __version__,
         }
 
-    def _render_people(self, visitor: Visitor, at: float) -> Properties:
+    def _hook(self, body: Properties) -> Properties:
+        """Let the app look at an event. What tells whose it is, and that it is one, stays; the
+        address may be made coarser or go.
+
+        Raises:
+            InvalidEvent: `before_send` if the app drops it, `before_send_failed` if it fails: what
+                was to be taken out may still be in.
+        """
+        if self._before_send is None:
+            return body
+        name, properties = body["event"], body["properties"]
+        ours = {key: value for key, value in properties.items() if key in RESERVED}
+        left = _look(self._before_send, body)
+        address = left.get("ip")
+        if not (ours["ip"] and isinstance(address, str) and address):
+            address = 0  # where none may leave, none is put in
+        kept = {key: value for key, value in left.items() if key not in RESERVED}
+        if len(kept) > MAX_PROPERTIES:
+            text = f"before_send answered {len(kept)} properties, of at most {MAX_PROPERTIES}."
+            raise InvalidEvent("before_send_failed", text)
+        return {"event": name, "properties": kept | ours | {"ip": address}}
+
+    # --- profiles -----------------------------------------------------------------------------
+
+    def _render_people(self, item: Item, around: Surroundings) -> Properties:
+        what, operation, _, at, visitor, values, *_ = item
         return {
             "$token": self._token,
             "$distinct_id": visitor.distinct_id(self._mode),
-            "$ip": "0",  # leaves the profile's place as it is
+            "$ip": around.address or "0",  # "0" leaves the profile's place as it is
             "$time": int(at),
+            operation: fit(json.loads(values) if what is What.FIRST_TOUCH else values),
         }
 
-    def _render_group(self, group: tuple[str, str] | None, at: float) -> Properties:
+    def _render_group(self, item: Item) -> Properties:
+        _, operation, _, at, _, values, group, _ = item
         key, group_id = group or ("", "")
         return {
             "$token": self._token,
             "$group_key": fit_text(key),
             "$group_id": fit_text(group_id),
             "$time": int(at),
+            operation: fit(values),
         }
+
+
+def _look(before_send: BeforeSend, body: Properties) -> Properties:
+    """Answer the properties that the app leaves of an event.
+
+    Raises:
+        InvalidEvent: As `Renderer._hook` does; its text names types, no values.
+    """
+    answer: Any = None
+    try:
+        answer = before_send(body)
+        left: Properties | None = None if answer is None else fit(freeze(answer["properties"]))
+    except BaseException as error:  # whatever it is, it ends this event and not the thread
+        why = type(error).__name__
+        text = f"before_send raised {why}."
+        if answer is not None:
+            why = str(error) if isinstance(error, InvalidEvent) else why
+            text = f"before_send answered a {type(answer).__name__} that is no event ({why})."
+        raise InvalidEvent("before_send_failed", text) from error
+    if left is None:
+        raise InvalidEvent("before_send", "before_send dropped it.")
+    return left
 
 
 class _Pile:
@@ -250,19 +389,22 @@ class _Pile:
         self._messages: list[Message] = []
         self._size = 0
         self._tracked_at = float("inf")
+        self._newest_at = float("-inf")
 
-    def takes(self, visitor: Visitor, *, is_repeatable: bool) -> bool:
+    def takes(self, visitor: Visitor, at: float, *, is_repeatable: bool) -> bool:
         return (
             visitor is self._visitor
             and is_repeatable is self._is_repeatable
             and len(self._messages) < ENTRY_MESSAGES
             and self._size < ENTRY_BYTES
+            and max(at, self._newest_at) - min(at, self._tracked_at) <= ENTRY_SECONDS
         )
 
     def add(self, message: Message, at: float, *, is_identity: bool) -> None:
         self._messages.append(message)
         self._size += len(message.body)
         self._tracked_at = min(self._tracked_at, at)
+        self._newest_at = max(self._newest_at, at)
         self._is_identity = self._is_identity or is_identity
 
     def to_entry(self, keys: KeyMaker) -> Entry:

@@ -5,21 +5,26 @@ The same functions as in `asgi.py`, in the same order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .analytics import Analytics, choose_analytics
 from .endpoints import mount_wsgi
 from .exchange import Phase
 from .head import HeadReader
+from .pages import see_page
+from .place import read_wsgi_place
 from .tracker import SCOPE_KEY, Seed, Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextvars import ContextVar
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .exchange import Exchange
     from .head import RequestHead
+    from .response import Headers
     from .settings import Settings
 
     ExceptionInfo = (
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
 _OPEN = Phase.OPEN
 _STARTED = Phase.STARTED
 _CLOSED = Phase.CLOSED
+_FINAL = 200
+
+Answer = TypeVar("Answer")
 
 
 class MixpanelWSGIMiddleware:
@@ -61,6 +69,7 @@ class MixpanelWSGIMiddleware:
         self._clock = self._core.clock
         self._environ_keys = self._core.heads.environ_keys
         self._keeps_all = self._core.heads.keeps_all
+        self._sees_pages = self._core.sees_pages
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -77,6 +86,7 @@ class MixpanelWSGIMiddleware:
         scheme, address = environ.get("wsgi.url_scheme"), environ.get("REMOTE_ADDR")
         seed: Seed = (self._core, read_head, self._clock(), scheme, address, fields)
         tracker = environ[SCOPE_KEY] = Tracker(seed)
+        sees_pages, view = self._sees_pages, ""
 
         def start_with_cookies(
             status: str,
@@ -84,6 +94,10 @@ class MixpanelWSGIMiddleware:
             exc_info: ExceptionInfo | None = None,
             /,
         ) -> Callable[[bytes], object]:
+            nonlocal view
+            if sees_pages:
+                is_page = exc_info is None  # else what was seen has failed
+                view = _see(tracker, environ, status, headers) if is_page else _unsee(tracker, view)
             tracker.phase = _STARTED
             if tracker.exchange is not None:
                 headers = _start(tracker.exchange, environ, status, headers)
@@ -92,11 +106,16 @@ class MixpanelWSGIMiddleware:
             return start_response(status, headers, exc_info)
 
         try:
-            body = self.app(environ, start_with_cookies)
+            body = self._current_app(tracker)(environ, start_with_cookies)
         except BaseException:
             _close(tracker, environ)
             raise
-        return _close_after(body, tracker, environ)
+        return _close_after(body, tracker, environ, self.analytics.requests)
+
+    def _current_app(self, tracker: Tracker) -> WSGIApplication:
+        """Answer the app, called as the running request where somebody wants to know which is."""
+        requests, app = self.analytics.requests, self.app
+        return app if requests is None else partial(_call_as_current, requests, tracker, app)
 
     def _serve_nested(
         self, environ: WSGIEnvironment, start_response: StartResponse
@@ -107,8 +126,8 @@ class MixpanelWSGIMiddleware:
             # A retry outside of us, with the environ of a request that is over.
             del environ[SCOPE_KEY]
             return self(environ, start_response)
-        if outer.core.settings == self._core.settings:
-            return self.app(environ, start_response)
+        if outer.core.settings.token == self._core.settings.token:
+            return self._current_app(outer)(environ, start_response)
         try:
             del environ[SCOPE_KEY]
             body = self(environ, start_response)
@@ -122,21 +141,65 @@ class MixpanelWSGIMiddleware:
         return body
 
 
+def _call_as_current(
+    requests: ContextVar[Tracker | None],
+    tracker: Tracker,
+    call: Callable[..., Answer],
+    *arguments: Any,
+) -> Answer:
+    """Call the app where whoever asks which request runs finds this one."""
+    token = requests.set(tracker)
+    try:
+        return call(*arguments)
+    finally:
+        requests.reset(token)
+
+
+def _see(
+    tracker: Tracker, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]]
+) -> str:
+    """Track a page view, before the response's cookies are made. Answer its insert ID, if any."""
+    start = _read_start(status, headers)
+    if start is None:
+        return ""
+    code, raw = start
+    return see_page(tracker, environ, environ.get("REQUEST_METHOD", "GET"), code, raw)
+
+
+def _unsee(tracker: Tracker, view: str) -> str:
+    """Take a page view back, if there is one. Answer that there is none any more."""
+    if view:
+        tracker.open().take_back(view)
+    return ""
+
+
 def _start(
     exchange: Exchange, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
     """Run the seam at the response's start. Answer the headers with our cookies."""
-    if not exchange.begin_response(environ):
+    if not exchange.begin_response(environ, read_wsgi_place(environ)):
         return headers
-    code = int(status[:3]) if status[:3].isdigit() else 200
-    try:
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    except UnicodeEncodeError:
-        return headers  # the server will refuse these headers, as it would without us
-    written = exchange.write_headers(code, raw)
+    start = _read_start(status, headers)
+    if start is None:
+        return headers
+    code, raw = start
+    written = exchange.write_headers(code or _FINAL, raw)
     if written is None:
         return headers
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in written]
+
+
+def _read_start(status: str, headers: list[tuple[str, str]]) -> tuple[int, Headers] | None:
+    """Answer the status, 0 if it is no number, and the headers as bytes.
+
+    None where the server will refuse them, as it would without us.
+    """
+    try:
+        code = status[:3]
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        return int(code) if code.isascii() and code.isdigit() else 0, raw
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def _end(tracker: Tracker, environ: WSGIEnvironment) -> None:
@@ -145,25 +208,30 @@ def _end(tracker: Tracker, environ: WSGIEnvironment) -> None:
     if exchange is None or tracker.phase is _OPEN:
         return
     if not exchange.is_settled:
-        exchange.begin_response(environ)  # it was first used after the start
+        # It was first used after the start.
+        exchange.begin_response(environ, read_wsgi_place(environ))
     exchange.end_response()
 
 
 def _close(tracker: Tracker, environ: WSGIEnvironment) -> None:
     tracker.phase = _CLOSED
-    if tracker.exchange is not None:
-        tracker.exchange.close(environ)
+    exchange = tracker.exchange
+    if exchange is not None:
+        exchange.close(environ, None if exchange.has_begun else read_wsgi_place(environ))
 
 
 def _close_after(
-    body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment
+    body: Iterable[bytes],
+    tracker: Tracker,
+    environ: WSGIEnvironment,
+    requests: ContextVar[Tracker | None] | None,
 ) -> Iterable[bytes]:
     """Hand over when the body is complete, without changing what the server sees of it."""
     # Servers look at the length and the type of these; the app has done its work.
     if body.__class__ is list or _is_complete(body, tracker, environ):
         _close(tracker, environ)
         return body
-    return _Body(body, tracker, environ)
+    return _Body(body, tracker, environ, requests)
 
 
 def _is_complete(body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment) -> bool:
@@ -181,16 +249,26 @@ def _is_complete(body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironme
 class _Body:
     """A body whose end hands over, and whose `close` finishes the request."""
 
-    __slots__ = ("_body", "_environ", "_tracker", "outer")
+    __slots__ = ("_body", "_environ", "_requests", "_tracker", "outer")
 
-    def __init__(self, body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment) -> None:
+    def __init__(
+        self,
+        body: Iterable[bytes],
+        tracker: Tracker,
+        environ: WSGIEnvironment,
+        requests: ContextVar[Tracker | None] | None,
+    ) -> None:
         self._body = body
         self._tracker = tracker
         self._environ = environ
+        self._requests = requests
         self.outer: Tracker | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._body
+        if self._requests is None:
+            yield from self._body
+        else:
+            yield from self._iterate_as_current()
         # Not every caller closes: Flask's test client does not.
         _end(self._tracker, self._environ)
 
@@ -198,8 +276,23 @@ class _Body:
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
-                close()
+                self._call(close)
         finally:
             _close(self._tracker, self._environ)
             if self.outer is not None:
                 self._environ[SCOPE_KEY] = self.outer
+
+    def _iterate_as_current(self) -> Iterator[bytes]:
+        parts = self._call(iter, self._body)
+        while True:
+            try:
+                part: bytes = self._call(next, parts)
+            except StopIteration:
+                return
+            yield part
+
+    def _call(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Call what is the app's; as the running request where somebody wants to know which is."""
+        if self._requests is None:
+            return call(*arguments)
+        return _call_as_current(self._requests, self._tracker, call, *arguments)

@@ -8,11 +8,13 @@ end their response after the last act.
 import base64
 import hashlib
 import io
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
+from urllib.parse import urlencode
 from wsgiref.validate import validator
 
 import anyio
@@ -29,6 +31,7 @@ from mp_asgi import (
 )
 from mp_asgi.delivery.transport import Reply, Transport
 from mp_asgi.dev import Fault, StandIn, run_in_thread
+from mp_asgi.dev.clusters import Cluster
 from mp_asgi.dev.wire import WireRequest
 from mp_asgi.errors import Unavailable
 from mp_asgi.events import Endpoint
@@ -77,8 +80,8 @@ def track(name: str, **properties: Any) -> Act:
     return Act("track", (name, properties))
 
 
-def identify(user_id: object) -> Act:
-    return Act("identify", (user_id,))
+def identify(user_id: object, **options: Any) -> Act:
+    return Act("identify", (user_id,), tuple(options.items()))
 
 
 def reset(**options: Any) -> Act:
@@ -114,9 +117,12 @@ def read_consent() -> Act:
     return Act("read_consent")
 
 
-def login(user_id: str) -> Act:
-    """Log in at the app, and say so in the way that the world's identity source wants."""
-    return Act("login", (user_id,))
+def login(user_id: str, **options: Any) -> Act:
+    """Log in at the app, and say so in the way that the world's identity source wants.
+
+    Only `identify` has options; an `identify_from` answers a user, and no more.
+    """
+    return Act("login", (user_id,), tuple(options.items()))
 
 
 def logout() -> Act:
@@ -187,7 +193,7 @@ class Turn:
             case "login":
                 self.session["user"] = act.values[0]
                 if not self.world.has_source:
-                    tracker.identify(*act.values)
+                    tracker.identify(*act.values, **dict(act.options))
             case "logout":
                 self.session["user"] = ANONYMOUS
                 tracker.reset()
@@ -241,6 +247,7 @@ class Request:
     path: str = "/"
     query: str = ""
     client: str = "203.0.113.7"
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -283,7 +290,7 @@ class ASGIDoor:
         answer = Answer(notes=turn.notes)
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": request.body, "more_body": False}
 
         async def send(message: Mapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -373,7 +380,7 @@ class WSGIDoor:
             "HTTP_HOST": HOST,
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": request.scheme,
-            "wsgi.input": io.BytesIO(),
+            "wsgi.input": io.BytesIO(request.body),
             "wsgi.errors": io.StringIO(),
             "wsgi.multithread": True,
             "wsgi.multiprocess": True,
@@ -386,6 +393,10 @@ class WSGIDoor:
             separator = "; " if name == "cookie" else ","
             text = _bytes(value).decode("latin-1")
             given[key] = f"{given[key]}{separator}{text}" if key in given else text
+        if request.body:
+            environ["CONTENT_LENGTH"] = str(len(request.body))
+        if content_type := given.pop("HTTP_CONTENT_TYPE", None):
+            environ["CONTENT_TYPE"] = content_type
         return environ | given
 
 
@@ -453,14 +464,20 @@ class Cookie(NamedTuple):
 
 
 class Browser:
-    """A visitor: keeps cookies as a browser does, and one session at the app."""
+    """A visitor: keeps cookies as a browser does, and one session at the app.
+
+    Attributes:
+        jar: Cookies by name, and by domain where they have one: `name@domain`.
+    """
 
     def __init__(self, world: "World", *, scheme: str = "https") -> None:
         self.world = world
         self.scheme = scheme
         self.jar: dict[str, Cookie] = {}
         self.session: dict[str, Any] = {}
-        self.ours = {"mp_choice"}
+        token = world.settings.token
+        opt = f"__mp_opt_in_out_{token}"
+        self.ours = {"mp_choice", f"mp_{token}_mixpanel", opt, f"{opt}_mp_asgi"}
         for name in (world.settings.id_cookie, world.settings.consent_cookie):
             self.ours |= {name, f"__Host-{name}"}
 
@@ -469,8 +486,10 @@ class Browser:
         *script: Act,
         headers: Headers = (),
         method: str = "GET",
+        path: str = "/",
         scheme: str = "",
         jar: Mapping[str, Cookie] | None = None,
+        body: bytes = b"",
     ) -> Answer:
         """Make a request, and keep the cookies of its answer.
 
@@ -478,13 +497,15 @@ class Browser:
             script: What the app does.
             headers: Beside Host and Cookie.
             method: Of the request.
+            path: Of the request; what is under the mount never reaches the app.
             scheme: The browser's own if empty.
             jar: Cookies of an earlier moment, as a request carries that left then.
+            body: Of the request.
         """
         scheme = scheme or self.scheme
         cookie = self.cookie_header(scheme, jar)
         given = (*headers, ("cookie", cookie)) if cookie else tuple(headers)
-        request = Request(headers=given, scheme=scheme, method=method)
+        request = Request(headers=given, scheme=scheme, method=method, path=path, body=body)
         answer = self.world.serve(request, script, self.session)
         self.keep(answer, scheme)
         return answer
@@ -493,8 +514,8 @@ class Browser:
         is_https = (scheme or self.scheme) == "https"
         now = self.world.clock()
         return "; ".join(
-            f"{name}={cookie.value}"
-            for name, cookie in (self.jar if jar is None else jar).items()
+            f"{key.partition('@')[0]}={cookie.value}"
+            for key, cookie in (self.jar if jar is None else jar).items()
             if cookie.expires > now and (is_https or not cookie.is_secure)
         )
 
@@ -508,9 +529,19 @@ class Browser:
             if name not in self.ours or not self._may_set(name, given, scheme):
                 continue
             seconds = int(given["max-age"])
-            self.jar.pop(name, None)
+            key = f"{name}@{given['domain']}" if "domain" in given else name
+            self.jar.pop(key, None)
             if seconds > 0:
-                self.jar[name] = Cookie(value, is_secure, self.world.clock() + seconds)
+                self.jar[key] = Cookie(value, is_secure, self.world.clock() + seconds)
+
+    def write(self, name: str, value: str, domain: str = "") -> None:
+        """Store a cookie as a script of the page does, or another server of the site."""
+        key = f"{name}@{domain}" if domain else name
+        self.jar[key] = Cookie(value, is_secure=False, expires=math.inf)
+
+    def values(self, name: str) -> list[str]:
+        """Answer what scripts see under a name: a value for each domain that has one."""
+        return [cookie.value for key, cookie in self.jar.items() if key.partition("@")[0] == name]
 
     def _may_set(self, name: str, given: Mapping[str, str], scheme: str) -> bool:
         is_secure = "secure" in given
@@ -528,10 +559,10 @@ class Browser:
     @property
     def device_id(self) -> str | None:
         """What the ID cookie holds; `<form>.<device ID>.…` before the signature."""
-        id_cookie = self.world.settings.id_cookie
-        for name in (f"__Host-{id_cookie}", id_cookie):
-            if name in self.jar and self.jar[name].expires > self.world.clock():
-                return self.jar[name].value.split(".")[1]
+        names = {f"__Host-{self.world.settings.id_cookie}", self.world.settings.id_cookie}
+        for key, cookie in self.jar.items():
+            if key.partition("@")[0] in names and cookie.expires > self.world.clock():
+                return cookie.value.split(".")[1]
         return None
 
 
@@ -550,11 +581,25 @@ class WorldClock(FakeClock):
         return self.began if threading.current_thread().name in DELIVERERS else self.now
 
 
+class RushingClock(WorldClock):
+    """For the thread that sends, a minute passes at each look: no pause is ever waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rushed = 0.0
+
+    def __call__(self) -> float:
+        if threading.current_thread().name != "mp-asgi-sender":
+            return super().__call__()
+        self.rushed += 61.0
+        return self.now + self.rushed
+
+
 # --- the world --------------------------------------------------------------------------------
 
 
 class Row(NamedTuple):
-    """An event as Mixpanel sees it; of `$identify`, what it joins."""
+    """An event as Mixpanel sees it; of `$identify` and `$create_alias`, what it joins."""
 
     name: str
     device: str | None
@@ -630,17 +675,25 @@ class World:
         wait_until(lambda: account_for(self.analytics.stats()) == 0)
 
     def rows(self) -> list[Row]:
-        """Answer who did what, as it arrived; nothing may have been refused or doubled."""
+        """Answer who did what, as it arrived; nothing may be refused, doubled or not joined."""
         self.flush()
         assert [rejected.reason for rejected in self.standin.rejected] == []
         assert self.standin.duplicates() == {}
+        assert self.standin.failures() == []
         return [self._row(event) for event in self.standin.events]
+
+    def who_is_who(self) -> dict[str, list[str]]:
+        """Answer what each person did in Mixpanel's eyes, by the ID that stands for them."""
+        self.flush()
+        return name_people(self.standin.clusters())
 
     def _row(self, event: Mapping[str, Any]) -> Row:
         name, properties = event["event"], event["properties"]
         if name == "$identify":
             assert properties["distinct_id"] == properties["$identified_id"]
             return Row(name, properties["$anon_id"], properties["$identified_id"])
+        if name == "$create_alias":
+            return Row(name, properties["distinct_id"], properties["alias"])
         row = Row(name, properties.get("$device_id"), properties.get("$user_id"))
         prefix = "$device:" if self.settings.identity == "simplified" else ""
         assert properties["distinct_id"] == (row.user or f"{prefix}{row.device}")
@@ -651,6 +704,11 @@ class World:
         stats = self.analytics.stats()
         assert account_for(stats) == 0
         return stats
+
+
+def name_people(people: Iterable[Cluster]) -> dict[str, list[str]]:
+    """Answer what each did, by the ID that stands for them."""
+    return {person.canonical_id: [event["event"] for event in person.events] for person in people}
 
 
 def account_for(stats: Stats) -> int:
@@ -690,6 +748,9 @@ class DirectTransport:
         user = base64.b64encode(b"t0ken:").decode()
         headers = {"content-type": "application/json", "authorization": f"Basic {user}"}
         query = "strict=1" if endpoint is Endpoint.EVENTS else "verbose=1"
+        if endpoint is Endpoint.ALIASES:
+            headers = {"content-type": "application/x-www-form-urlencoded"}
+            query, body = "verbose=1&ip=0", urlencode({"data": body}).encode()
         request = WireRequest("POST", endpoint.value, query, headers, body)
         reply, order = self.standin.answer(request, tuple(headers.items()))
         if order is not None and order.fault in {Fault.DROP, Fault.REFUSE}:

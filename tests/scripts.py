@@ -33,6 +33,9 @@ from tests.doors import (
 
 USERS = ("U1", "U2")
 NAMES = ("Seen", "Bought", "Left")
+PAGE_COOKIE = (
+    "mp_t0ken_mixpanel=%7B%22distinct_id%22%3A%22%24device%3AX%22%2C%22%24device_id%22%3A%22X%22%7D"
+)
 DAY = 86_400.0
 
 
@@ -71,6 +74,7 @@ def acts() -> st.SearchStrategy[Act]:
         overrides,
         users.map(identify),
         users.map(login),
+        users.map(lambda user: identify(user, new_user=True)),
         st.sampled_from(
             [
                 deny(),
@@ -133,6 +137,10 @@ def headers() -> st.SearchStrategy[tuple[tuple[str, str], ...]]:
         st.just((("x-forwarded-proto", "https"),)),
         st.just((("cookie", "mp_choice=denied"),)),
         st.just((("cookie", "__Host-mp_id=forged.a.b"),)),
+        st.sampled_from([PAGE_COOKIE, "__mp_opt_in_out_t0ken=0", "theirs=v-7"]).map(
+            lambda value: (("cookie", value),)
+        ),
+        st.just((("referer", "https://news.example/today?q=1"),)),
     ]
     return st.lists(st.one_of(options), max_size=2).map(
         lambda groups: tuple(header for group in groups for header in group)

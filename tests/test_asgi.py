@@ -5,7 +5,7 @@ import copy
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -397,6 +397,20 @@ async def test_an_exception_passes_by_identity_and_its_events_are_sent(
     assert error.__context__ is None
     assert error.__cause__ is None
     assert project.delivered_names() == ["Tried"]
+
+
+async def test_an_event_of_a_request_that_failed_before_its_start_knows_its_page(
+    project: Project,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        get_tracker(scope).track("Tried")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await serve(wrap(project, app), http_scope(GRANTED, raw_path=b"/there"))
+
+    [event] = project.deliver()
+    assert event["properties"]["$current_url"] == "http://shop.test/there"
 
 
 async def test_a_denial_stops_what_waits_even_if_the_request_fails(project: Project) -> None:
@@ -817,6 +831,261 @@ async def test_a_scope_that_is_served_again_gets_a_tracker_of_its_own(
     assert project.delivered_names() == ["Seen", "Seen"]
     for wire in (first, second):
         assert cookie_names(wire.sent[0]["headers"]) == ["mp_id"]
+
+
+# --- page views -----------------------------------------------------------------------------------
+
+NAVIGATION = ((b"sec-fetch-mode", b"navigate"), (b"sec-fetch-dest", b"document"))
+PAGE: dict[str, Any] = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/html"), (b"x-own", b"1")],
+}
+
+
+@pytest.fixture
+def seeing() -> Iterator[Project]:
+    """Answer a project that tracks page views by itself."""
+    with open_project(track_pageviews=True) as project:
+        yield project
+
+
+def page_scope(**values: Any) -> dict[str, Any]:
+    return http_scope(GRANTED, *NAVIGATION, **values)
+
+
+def views(project: Project) -> list[dict[str, Any]]:
+    """Answer what page views say of their page."""
+    names = ("$current_url", "current_url_path", "current_url_route")
+    told = [message["properties"] for message in project.deliver()]
+    return [{name: item[name] for name in names if name in item} for item in told]
+
+
+async def test_a_page_that_somebody_opens_is_tracked_and_its_visitor_kept(seeing: Project) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["mp_asgi.route"] = "/orders/{id}"
+        await send(PAGE)
+        await send(BODY)
+
+    wire = await serve(wrap(seeing, app), page_scope(raw_path=b"/orders/7"))
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+    assert views(seeing) == [
+        {
+            "$current_url": "http://shop.test/orders/7",
+            "current_url_path": "/orders/7",
+            "current_url_route": "/orders/{id}",
+        }
+    ]
+    assert cookie_names(wire.sent[0]["headers"]) == ["mp_id"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "start"),
+    [
+        pytest.param(page_scope(method="POST"), PAGE, id="a-form"),
+        pytest.param(page_scope(), {**PAGE, "status": 404}, id="an-error"),
+        pytest.param(page_scope(), {**PAGE, "status": "200"}, id="no-status"),
+        pytest.param(page_scope(), {"type": "http.response.start", "status": 200}, id="no-headers"),
+        pytest.param(page_scope(), START, id="no-html"),
+    ],
+)
+async def test_what_is_no_page_leaves_the_tracker_untouched(
+    seeing: Project, scope: dict[str, Any], start: dict[str, Any]
+) -> None:
+    scope = dict(scope)
+    wire = await serve(wrap(seeing, answer(start, BODY)), scope)
+
+    assert scope[KEY].exchange is None
+    assert wire.sent[0] == {"headers": [], **start}
+    assert seeing.accepted == 0
+
+
+async def test_no_script_makes_a_page_view(seeing: Project) -> None:
+    await serve(wrap(seeing, answer(PAGE, BODY)), http_scope(GRANTED))
+
+    assert seeing.delivered_names() == []
+
+
+async def test_what_the_app_tracked_itself_is_not_tracked_twice(seeing: Project) -> None:
+    app = answer(PAGE, BODY, event="$mp_web_page_view")
+
+    await serve(wrap(seeing, app), page_scope())
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+async def test_where_nobody_wants_page_views_there_are_none(project: Project) -> None:
+    scope = page_scope()
+
+    await serve(wrap(project, answer(PAGE, BODY)), scope)
+
+    assert scope[KEY].exchange is None
+
+
+async def test_one_shot_headers_are_seen_and_reach_the_server(seeing: Project) -> None:
+    start = {**PAGE, "headers": iter(PAGE["headers"])}
+
+    wire = await serve(wrap(seeing, answer(start, BODY)), page_scope())
+
+    assert without_ours(wire.sent[0]["headers"]) == PAGE["headers"]
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+async def test_seeing_a_page_changes_no_message_of_the_app(seeing: Project) -> None:
+    start = copy.deepcopy(PAGE)
+
+    wire = await serve(wrap(seeing, answer(start, BODY)), page_scope())
+
+    assert start == PAGE
+    assert wire.sent[0] is not start
+
+
+async def test_a_page_is_seen_where_the_server_does_not_name_the_method(seeing: Project) -> None:
+    scope = page_scope()
+    del scope["method"]
+
+    await serve(wrap(seeing, answer(PAGE, BODY)), scope)
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+async def test_what_a_browser_fetches_in_case_somebody_clicks_is_no_page_view(
+    seeing: Project,
+) -> None:
+    scope = http_scope(GRANTED, *NAVIGATION, (b"x-moz", b"prefetch"))
+
+    await serve(wrap(seeing, answer(PAGE, BODY)), scope)
+
+    assert seeing.delivered_names() == []
+
+
+async def test_an_announcement_is_no_page(seeing: Project) -> None:
+    hints = {"type": "http.response.start", "status": 103, "headers": PAGE["headers"]}
+
+    await serve(wrap(seeing, answer(hints, PAGE, BODY)), page_scope())
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+async def test_a_socket_is_no_page(seeing: Project) -> None:
+    scope = websocket_scope(GRANTED, *NAVIGATION)
+
+    wire = await serve(wrap(seeing, answer({"type": "websocket.accept"})), scope)
+
+    assert wire.types == ["websocket.accept"]
+    assert scope[KEY].exchange is None
+
+
+# --- the request that runs ------------------------------------------------------------------------
+
+Requests = contextvars.ContextVar[Tracker | None]
+
+
+@pytest.fixture
+def requests(project: Project) -> Requests:
+    """Want to know which request of the project runs."""
+    project.analytics.requests = contextvars.ContextVar("requests", default=None)
+    return project.analytics.requests
+
+
+@pytest.mark.parametrize("make_scope", [http_scope, websocket_scope], ids=["http", "websocket"])
+async def test_whoever_asks_finds_the_request_that_runs_and_none_afterwards(
+    project: Project, requests: Requests, make_scope: Any
+) -> None:
+    found = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        found.append(requests.get())
+
+    scope = make_scope()
+    await wrap(project, app)(scope, None, None)
+
+    assert found == [scope[KEY]]
+    assert requests.get() is None
+
+
+async def test_a_request_that_raises_does_not_run_any_longer(
+    project: Project, requests: Requests
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await wrap(project, app)(http_scope(), None, None)
+
+    assert requests.get() is None
+
+
+async def test_a_request_inside_of_another_one_gives_it_back(
+    project: Project, requests: Requests
+) -> None:
+    found = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        found.append(requests.get())
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        await wrap(project, inner)(http_scope(), None, None)
+        found.append(requests.get())
+
+    scope = http_scope()
+    await wrap(project, outer)(scope, None, None)
+
+    assert found[0] is not found[1]
+    assert found[1] is scope[KEY]
+
+
+async def test_requests_at_the_same_time_are_told_apart(
+    project: Project, requests: Requests
+) -> None:
+    found: dict[str, bool] = {}
+    both = anyio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/second":
+            both.set()
+        await both.wait()
+        found[scope["path"]] = requests.get() is scope[KEY]
+
+    with anyio.fail_after(TIMEOUT):
+        async with anyio.create_task_group() as group:
+            for path in ("/first", "/second"):
+                group.start_soon(wrap(project, app), http_scope(path=path), None, None)
+
+    assert found == {"/first": True, "/second": True}
+
+
+def test_starlettes_thread_of_a_plain_function_finds_its_request(
+    project: Project, requests: Requests
+) -> None:
+    found = []
+
+    def endpoint(request: Request) -> Response:
+        found.append((requests.get(), threading.current_thread()))
+        assert requests.get() is request.scope[KEY]
+        return PlainTextResponse("ok")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    with TestClient(wrap(project, app)) as client:
+        client.get("/")
+
+    [(tracker, thread)] = found
+    assert isinstance(tracker, Tracker)
+    assert thread is not threading.main_thread()
+
+
+async def test_where_nobody_asks_no_request_is_told(project: Project) -> None:
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(
+            [item for item in contextvars.copy_context().values() if isinstance(item, Tracker)]
+        )
+
+    await wrap(project, app)(http_scope(), None, None)
+
+    assert seen == [[]]
 
 
 # --- lifespan -----------------------------------------------------------------------------------

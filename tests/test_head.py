@@ -80,6 +80,18 @@ def test_wsgi_tells_the_same_as_asgi():
         b"sec-fetch-dest": b"document",
         b"sec-fetch-mode": b"navigate",
         b"sec-fetch-site": b"same-origin",
+        b"referer": b"https://example.com/",
+        b"user-agent": b"Mozilla/5.0",
+        b"forwarded": b"for=203.0.113.9",
+        b"x-forwarded-for": b"203.0.113.9",
+        b"purpose": b"prefetch",
+        b"sec-purpose": b"prefetch;prerender",
+        b"x-purpose": b"preview",
+        b"x-moz": b"prefetch",
+        b"x-requested-with": b"XMLHttpRequest",
+        b"hx-request": b"true",
+        b"turbo-frame": b"cart",
+        b"x-pjax": b"true",
     }
     environ = {
         "HTTP_" + name.decode().upper().replace("-", "_"): value.decode()
@@ -145,6 +157,13 @@ def test_other_headers_are_read_for_whoever_asks_for_them():
     head = reader.read_wsgi(NOW, "https", None, fields)
 
     assert (head.header(b"cf-ipcountry"), head.signals) == (b"US", None)
+
+
+@pytest.mark.parametrize("sees_pages", [False, True])
+def test_what_tells_pages_is_read_for_whoever_sees_pages(sees_pages):
+    reader = HeadReader("X-MP-Consent", sees_pages=sees_pages)
+
+    assert ("HTTP_X_MOZ" in reader.environ_keys) is sees_pages
 
 
 @pytest.mark.parametrize("keeps_all", [False, True])
@@ -214,6 +233,70 @@ def test_a_visitors_address_is_the_nearest_that_is_no_proxy_of_ours(client, forw
     assert TrustedProxies(["10.0.0.0/8"]).find_client(head) == expected
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "expected"),
+    [
+        pytest.param([b"for=198.51.100.1"], "198.51.100.1", id="address"),
+        pytest.param([b'FOR="198.51.100.1:4711"'], "198.51.100.1", id="port"),
+        pytest.param([b"for=198.51.100.1:4711"], "198.51.100.1", id="port-without-quotes"),
+        pytest.param([b'for="[2001:db8::7]:4711"'], "2001:db8::7", id="ipv6"),
+        pytest.param([b"for=[2001:db8::7]"], "2001:db8::7", id="ipv6-without-quotes"),
+        pytest.param(
+            [b'proto=https;for=198.51.100.1;by="a\\"b, for=1.1.1.1"'], "198.51.100.1", id="pairs"
+        ),
+        pytest.param([b"by=_us; \tFor=198.51.100.1 ; "], "198.51.100.1", id="space"),
+        pytest.param([b"for=1.1.1.1, for=198.51.100.1 , for=10.0.0.2"], "198.51.100.1", id="hops"),
+        pytest.param([b"for=1.1.1.1", b"for=198.51.100.1"], "198.51.100.1", id="two-headers"),
+        pytest.param([b"for=10.0.0.3"], "10.0.0.3", id="nothing-but-proxies"),
+        pytest.param([b"for=1.1.1.1, for=unknown"], "unknown", id="unknown"),
+        pytest.param([b"for=1.1.1.1, for=_hidden"], "_hidden", id="obfuscated"),
+        pytest.param([b"for=1.1.1.1, proto=https"], "", id="hop-that-tells-nobody"),
+        pytest.param([b"for=1.1.1.1, ;"], "", id="hop-that-tells-nothing"),
+        pytest.param([b"for=1.1.1.1,"], "", id="nothing-behind-a-comma"),
+        pytest.param([b""], "", id="empty"),
+        pytest.param([b"198.51.100.1"], "", id="no-pair"),
+        pytest.param([b"for="], "", id="no-value"),
+        pytest.param([b'for=";"; for"'], "", id="no-grammar"),
+        pytest.param([b'for="_', b"for=198.51.100.1"], "", id="quote-that-swallows"),
+        pytest.param([b'for="_', b'for="[2001:db8::7]"'], "", id="quote-that-meets-another"),
+        pytest.param([b"for=198.51.100.1;" + b";" * 4_096], "", id="endless"),
+    ],
+)
+def test_a_proxy_may_write_the_standards_header(forwarded, expected):
+    head = make_head(*[(b"forwarded", value) for value in forwarded], client=("10.0.0.1", 1))
+
+    assert TrustedProxies(["10.0.0.0/8"]).find_client(head) == expected
+
+
+@pytest.mark.parametrize(
+    ("x_forwarded_for", "forwarded", "expected"),
+    [
+        pytest.param(b"198.51.100.1", b"for=198.51.100.1", "198.51.100.1", id="agree"),
+        pytest.param(
+            b"1.1.1.1, 198.51.100.1",
+            b"for=198.51.100.1;proto=http",
+            "198.51.100.1",
+            id="in-the-end",
+        ),
+        pytest.param(b"198.51.100.1", b"for=1.1.1.1", "", id="differ"),
+        pytest.param(b"198.51.100.1", b"broken", "", id="one-is-broken"),
+        pytest.param(b"", b"for=198.51.100.1", "", id="one-is-empty"),
+    ],
+)
+def test_two_headers_of_proxies_must_agree(x_forwarded_for, forwarded, expected):
+    head = make_head(
+        (b"x-forwarded-for", x_forwarded_for), (b"forwarded", forwarded), client=("10.0.0.1", 1)
+    )
+
+    assert TrustedProxies(["10.0.0.0/8"]).find_client(head) == expected
+
+
+def test_a_liars_standard_header_is_not_read():
+    head = make_head((b"forwarded", b"for=198.51.100.1"), client=("203.0.113.9", 1))
+
+    assert TrustedProxies(["10.0.0.0/8"]).find_client(head) == "203.0.113.9"
+
+
 PROXIES = TrustedProxies(("10.0.0.0/8", "2001:db8::1"))
 FORWARDED = (b"x-forwarded-proto", b"https")
 
@@ -281,3 +364,14 @@ FORWARDED = (b"x-forwarded-proto", b"https")
 )
 def test_secure_is_what_the_browser_sees(cookie_secure, head, expected):
     assert SchemeReader(cookie_secure, PROXIES).is_secure(head) is expected
+
+
+@pytest.mark.parametrize(
+    ("client", "is_trusted"),
+    [
+        pytest.param("::ffff:10.0.0.1", True, id="our-proxy"),
+        pytest.param("::ffff:192.0.2.1", False, id="somebody-else"),
+    ],
+)
+def test_an_ipv4_proxy_is_known_where_the_server_listens_on_ipv6(client, is_trusted):
+    assert TrustedProxies(["10.0.0.0/8"]).trust((client, 1)) is is_trusted

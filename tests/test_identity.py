@@ -14,6 +14,7 @@ from mp_asgi.identity import (
     FORBIDDEN_IDS,
     MAX_ID_BYTES,
     IdentityMode,
+    Origin,
     Visitor,
     make_owner_mark,
     mint,
@@ -209,10 +210,54 @@ def test_a_logout_keeps_device_issue_and_mark():
         pytest.param(IdentityMode.SIMPLIFIED, "U1", "U1", id="simplified-known"),
         pytest.param(IdentityMode.ORIGINAL, None, A, id="original-anonymous"),
         pytest.param(IdentityMode.ORIGINAL, "U1", "U1", id="original-known"),
+        pytest.param(IdentityMode.LEGACY, None, A, id="legacy-anonymous"),
+        pytest.param(IdentityMode.LEGACY, "U1", "U1", id="legacy-known"),
     ],
 )
 def test_the_distinct_id_follows_the_id_merge(mode, user_id, expected):
     assert Visitor(A, ISSUED, user_id=user_id).distinct_id(mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "origin", "expected"),
+    [
+        pytest.param(IdentityMode.SIMPLIFIED, Origin.MINTED, "$device:X", id="simplified-minted"),
+        pytest.param(IdentityMode.SIMPLIFIED, Origin.LITERAL, "$device:X", id="simplified-literal"),
+        pytest.param(IdentityMode.ORIGINAL, Origin.MINTED, "X", id="original-minted"),
+        pytest.param(IdentityMode.ORIGINAL, Origin.BROWSER, "$device:X", id="original-browsers"),
+        pytest.param(IdentityMode.ORIGINAL, Origin.LITERAL, "X", id="original-literal"),
+        pytest.param(IdentityMode.ORIGINAL, Origin.PERSISTED, "X", id="original-persisted"),
+        pytest.param(IdentityMode.ORIGINAL, Origin.SUCCESSOR, "X", id="original-successor"),
+        pytest.param(IdentityMode.LEGACY, Origin.BROWSER, "$device:X", id="legacy-browsers"),
+    ],
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda visitor: visitor, id="from-the-start"),
+        pytest.param(lambda visitor: visitor.with_user("U1", 1), id="with-a-user"),
+        pytest.param(lambda visitor: visitor.with_user("U1", 1).without_user(), id="after-logout"),
+        pytest.param(lambda visitor: visitor.with_first_touch("{}"), id="knowing-its-first-touch"),
+        pytest.param(
+            lambda visitor: Visitor.parse(visitor.render(keeps_user=True)), id="from-its-cookie"
+        ),
+    ],
+)
+def test_an_adopted_device_keeps_the_name_that_mixpanel_knows_it_by(mode, origin, expected, change):
+    assert change(Visitor("X", ISSUED, origin=origin)).anonymous_id(mode) == expected
+
+
+# --- how a device was found -----------------------------------------------------------------------
+
+TOUCH = '{"$initial_referrer":"https://a.example/é"}'
+
+
+def test_a_device_remembers_how_it_was_found_until_it_meets_a_user():
+    visitor = Visitor(A, ISSUED).with_first_touch(TOUCH)
+
+    assert (visitor.first_touch, visitor.without_user().first_touch) == (TOUCH, TOUCH)
+    assert visitor.with_user("U1", 7).first_touch == ""
+    assert told(visitor) == told(Visitor(A, ISSUED))
 
 
 # --- the cookie's value ---------------------------------------------------------------------------
@@ -230,6 +275,19 @@ MARK = make_owner_mark(A, "U1").hex()
         pytest.param(
             Visitor(A, 5).with_user("U1", 7), False, f"1.{A}.5.m.{MARK}.0.", id="mark-alone"
         ),
+        pytest.param(
+            Visitor(A, 5).with_first_touch("{}"), True, f"1.{A}.5.m..0..e30", id="first-touch"
+        ),
+        pytest.param(
+            Visitor("é.x", 5, origin=Origin.BROWSER), True, "1.w6kueA.5.d..0.", id="of-the-browser"
+        ),
+        pytest.param(
+            Visitor(A, 5, origin=Origin.SUCCESSOR), True, f"1.{A}.5.s..0.", id="successor"
+        ),
+        pytest.param(Visitor("x", 5, origin=Origin.LITERAL), True, "1.eA.5.l..0.", id="literal"),
+        pytest.param(
+            Visitor("x", 5, origin=Origin.PERSISTED), True, "1.eA.5.h..0.", id="persisted"
+        ),
     ],
 )
 def test_a_visitor_is_rendered_for_the_cookie(visitor, keeps_user, expected):
@@ -242,11 +300,12 @@ USERS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=255)
 @given(
     random=st.binary(min_size=16, max_size=16),
     issued=st.integers(0, 2**40),
+    origin=st.sampled_from([Origin.MINTED, Origin.SUCCESSOR]),
     user=USERS | st.none(),
     login_at=st.integers(0, 2**40),
 )
-def test_what_is_rendered_is_read_back(random, issued, user, login_at):
-    visitor = mint(lambda _: random, issued)
+def test_what_is_rendered_is_read_back(random, issued, origin, user, login_at):
+    visitor = mint(lambda _: random, issued, origin)
     if user is not None:
         visitor = visitor.with_user(user, login_at)
 
@@ -254,7 +313,23 @@ def test_what_is_rendered_is_read_back(random, issued, user, login_at):
 
     parsed = Visitor.parse(value)
     assert parsed is not None
-    assert told(parsed) == told(visitor)
+    assert (told(parsed), parsed.origin) == (told(visitor), origin)
+    assert not set(value) & set(b'; ,"\\\r\n')
+
+
+@given(
+    device=st.text(st.characters(codec="utf-8"), min_size=1, max_size=255),
+    origin=st.sampled_from([Origin.BROWSER, Origin.LITERAL, Origin.PERSISTED]),
+    touch=st.text(st.characters(codec="utf-8"), max_size=1_000),
+)
+def test_what_was_adopted_and_how_it_was_found_is_read_back(device, origin, touch):
+    visitor = Visitor(device, ISSUED, origin=origin, first_touch=touch)
+
+    value = visitor.render(keeps_user=True)
+
+    parsed = Visitor.parse(value)
+    assert parsed is not None
+    assert (told(parsed), parsed.origin, parsed.first_touch) == (told(visitor), origin, touch)
     assert not set(value) & set(b'; ,"\\\r\n')
 
 
@@ -273,7 +348,7 @@ def test_a_cookie_that_keeps_no_user_tells_none(user):
     [
         pytest.param(b"", id="empty"),
         pytest.param(b"1", id="too-few-fields"),
-        pytest.param(b"1.d.5.m..0..", id="too-many-fields"),
+        pytest.param(b"1.d.5.m..0....", id="too-many-fields"),
         pytest.param(b"2.d.5.m..0.", id="another-form"),
         pytest.param(b"1.d.5.x..0.", id="another-origin"),
         pytest.param(b"1.\xff.5.m..0.", id="device-not-ascii"),
@@ -284,6 +359,10 @@ def test_a_cookie_that_keeps_no_user_tells_none(user):
         pytest.param(b"1.d.5.m.\xff.0.", id="mark-not-ascii"),
         pytest.param(b"1.d.5.m..x.", id="login-no-number"),
         pytest.param(b"1.d.5.m..0.A", id="user-not-base64"),
+        pytest.param(b"1.A.5.d..0.", id="device-not-base64"),
+        pytest.param(b"1._w.5.d..0.", id="device-not-utf8"),
+        pytest.param(b"1.d.5.\xff..0.", id="origin-not-ascii"),
+        pytest.param(b"1.d.5.m..0..A", id="first-touch-not-base64"),
         pytest.param(b"1.d.5.m..0." + urlsafe_b64encode(b"\xff"), id="user-not-utf8"),
     ],
 )
@@ -293,4 +372,4 @@ def test_what_we_did_not_write_is_nobody(value):
 
 @given(st.binary(max_size=100))
 def test_reading_garbage_never_raises(value):
-    assert Visitor.parse(b"1." + value) is None or value.count(b".") == 5
+    assert Visitor.parse(b"1." + value) is None or value.count(b".") in {5, 6}

@@ -7,7 +7,8 @@ import pytest
 
 HEAVY = [
     *("mixpanel", "requests", "httpx", "httpx2", "urllib3"),
-    *("flask", "werkzeug", "fastapi", "pydantic", "django"),
+    *("flask", "flask_login", "werkzeug", "fastapi", "pydantic", "django", "litestar", "quart"),
+    *("ua_parser", "ua_parser_rs", "crawleruseragents"),
     *("redis", "sqlite3", "sqlalchemy", "cryptography", "rich", "uvicorn"),
     *("anyio._backends", "asyncio", "trio"),
     *("starlette.applications", "starlette.requests", "starlette.responses"),

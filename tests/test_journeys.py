@@ -4,14 +4,18 @@ Letters are device IDs, U1 and U2 users. Where a journey names users it runs wit
 sources: the app calls `identify()`, or it gives an `identify_from`.
 """
 
+import base64
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from mp_asgi import ANONYMOUS
 from mp_asgi.dev import StandIn
+from tests.desk import take_token
 from tests.doors import (
     CROSS_SITE,
     END,
@@ -40,6 +44,7 @@ HOUR = 3_600.0
 OLD_KEY = "o" * 32
 NEW_KEY = "n" * 32
 GRANTED = (("x-mp-consent", "granted"),)
+POSTED = (("content-type", "text/plain;charset=UTF-8"), ("sec-fetch-site", "same-origin"))
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +159,7 @@ def test_journey_4_a_sign_up_joins_the_anonymous_device_to_the_user(world):
 
     assert browser.device_id == a
     assert world.rows() == [Row("Seen", a, None), Row("Signed Up", a, "U1")]
+    assert world.who_is_who() == {"U1": ["Seen", "Signed Up"]}
 
 
 def test_journey_5_a_login_before_consent_sends_nothing(source):
@@ -177,6 +183,7 @@ def test_journey_5_consent_after_the_login_meets_the_user(source):
 
     first_user = "U1" if source.is_late else None
     assert world.rows() == [Row("Granted", a, first_user), Row("Named", a, "U1")]
+    assert world.who_is_who() == {"U1": ["Granted", "Named"]}
 
 
 def test_journey_5_a_grant_in_the_request_of_the_login_meets_the_user(world):
@@ -185,6 +192,7 @@ def test_journey_5_a_grant_in_the_request_of_the_login_meets_the_user(world):
     browser.visit(login("U1"), grant(), track("Granted"))
 
     assert world.rows() == [Row("Granted", browser.device_id, "U1")]
+    assert world.who_is_who() == {"U1": ["Granted"]}
 
 
 def test_journey_6_a_second_device_has_its_own_id_and_the_same_user(world):
@@ -197,6 +205,7 @@ def test_journey_6_a_second_device_has_its_own_id_and_the_same_user(world):
     a, b = first.device_id, second.device_id
     assert a != b
     assert world.rows() == [Row("Seen", a, "U1"), Row("Seen", b, None), Row("Seen", b, "U1")]
+    assert world.who_is_who() == {"U1": ["Seen", "Seen", "Seen"]}
 
 
 def test_journey_7_a_logout_ends_the_user_and_the_device(source):
@@ -218,6 +227,10 @@ def test_journey_7_a_logout_ends_the_user_and_the_device(source):
         Row("Seen Home", b, None),
         Row("Seen", b, None),
     ]
+    assert world.who_is_who() == {
+        "U1": ["Seen", "Logged Out"],
+        f"$device:{b}": ["Seen Home", "Seen"],
+    }
 
 
 def test_journey_8_a_login_that_ended_in_the_app_is_somebody_new(open_world):
@@ -233,6 +246,7 @@ def test_journey_8_a_login_that_ended_in_the_app_is_somebody_new(open_world):
 
     assert a != b
     assert world.rows() == [Row("Seen", a, "U1"), Row("Seen", b, None), Row("Seen", b, None)]
+    assert world.who_is_who() == {"U1": ["Seen"], f"$device:{b}": ["Seen", "Seen"]}
 
 
 def test_journey_8_without_identify_from_a_login_counts_for_12_hours(open_world):
@@ -248,6 +262,7 @@ def test_journey_8_without_identify_from_a_login_counts_for_12_hours(open_world)
 
     assert browser.device_id == a
     assert world.rows() == [Row("Last moment", a, "U1"), Row("Too late", a, None)]
+    assert world.who_is_who() == {"U1": ["Last moment", "Too late"]}
 
 
 def test_journey_8_an_app_that_cannot_tell_keeps_what_is_known(open_world):
@@ -261,6 +276,7 @@ def test_journey_8_an_app_that_cannot_tell_keeps_what_is_known(open_world):
 
     assert browser.device_id == a
     assert world.rows() == [Row("Seen", a, "U1"), Row("Seen", a, None)]
+    assert world.who_is_who() == {"U1": ["Seen", "Seen"]}
 
 
 # --- 9 to 14: shared browsers, withdrawal, time, GPC --------------------------------------------
@@ -278,6 +294,7 @@ def test_journey_9_two_users_with_a_logout_between_are_two_devices(world):
 
     assert browser.device_id == b != a
     assert world.rows() == [Row("Seen", a, "U1"), Row("Seen", b, None), Row("Seen", b, "U2")]
+    assert world.who_is_who() == {"U1": ["Seen"], "U2": ["Seen", "Seen"]}
 
 
 def test_journey_10_a_second_user_without_a_logout_gets_a_new_device(world):
@@ -291,6 +308,7 @@ def test_journey_10_a_second_user_without_a_logout_gets_a_new_device(world):
 
     assert a != b
     assert world.rows() == [Row("Seen", a, "U1"), Row("Seen", b, "U2"), Row("Seen", b, "U2")]
+    assert world.who_is_who() == {"U1": ["Seen"], "U2": ["Seen", "Seen"]}
 
 
 def test_journey_11_a_withdrawal_stops_what_waits_and_a_new_grant_starts_anew(world):
@@ -537,6 +555,7 @@ def test_journey_22_a_user_id_that_changes_in_the_app_is_two_users(world):
 
     assert browser.device_id != a
     assert world.rows() == [Row("Seen", a, "U1"), Row("Seen", browser.device_id, "U2")]
+    assert world.who_is_who() == {"U1": ["Seen"], "U2": ["Seen"]}
 
 
 def test_journey_23_an_anonymous_profile_update_is_counted_and_not_sent(world):
@@ -553,14 +572,59 @@ def test_journey_23_an_anonymous_profile_update_is_counted_and_not_sent(world):
 def test_journey_23_a_held_profile_update_goes_to_who_logs_in_in_the_request(world):
     browser = consenting(world)
 
-    browser.visit(set_person(plan="pro"), login("U1"))
+    browser.visit(set_person(plan="pro"), login("U1"), track("Logged In"))
 
-    world.flush()
+    assert world.who_is_who() == {"U1": ["Logged In"]}
     [update] = world.standin.people
     assert (update["$distinct_id"], update["$set"]) == ("U1", {"plan": "pro"})
 
 
-# --- 26 to 30 -----------------------------------------------------------------------------------
+# --- 24 to 30 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["simplified", "original", "legacy"])
+@pytest.mark.parametrize("script", [(), (login("U1", new_user=True),)], ids=["nobody", "user"])
+def test_journey_24_a_job_with_a_token_speaks_of_who_made_the_request(open_world, mode, script):
+    world = open_world(identity=mode)
+    browser = consenting(world)
+    [token] = browser.visit(*script, track("Ordered"), take_token()).notes
+    world.flush()
+
+    worker = open_world(identity=mode)
+    worker.analytics.tracker_from_token(token).track("Shipped")
+
+    assert list(worker.who_is_who().values()) == [["Ordered", "Shipped"]]
+    assert world.standin.failures() == []
+
+
+def test_journey_25_legacy_a_sign_up_is_an_alias_and_then_the_users_events(open_world):
+    world = open_world(identity="legacy")
+    browser = consenting(world)
+    a = browser.device_id
+    browser.visit(track("Seen"))
+
+    browser.visit(login("U1", new_user=True), track("Signed Up"))
+    browser.visit(login("U1"), track("Bought"))
+
+    rows = world.rows()
+    alias = Row("$create_alias", a, "U1")
+    assert sorted(rows) == sorted(
+        [alias, Row("Seen", a, None), Row("Signed Up", a, "U1"), Row("Bought", a, "U1")]
+    )
+    assert rows.index(alias) < rows.index(Row("Signed Up", a, "U1"))
+    assert world.who_is_who() == {a: ["Seen", "Signed Up", "Bought"]}
+
+
+def test_journey_25_legacy_a_login_alone_is_no_alias(open_world):
+    world = open_world(identity="legacy")
+    browser = consenting(world)
+    a = browser.device_id
+    browser.visit(track("Seen"))
+
+    browser.visit(login("U1"), track("Logged In"))
+
+    assert world.rows() == [Row("Seen", a, None), Row("Logged In", a, "U1")]
+    assert world.who_is_who() == {a: ["Seen"], "U1": ["Logged In"]}
 
 
 def test_journey_26_original_the_same_user_again_is_one_device_and_one_identify(source):
@@ -574,14 +638,13 @@ def test_journey_26_original_the_same_user_again_is_one_device_and_one_identify(
     browser.visit(login("U1"), track("Logged In"))
 
     assert browser.device_id == a
-    assert sorted(world.rows()) == sorted(
-        [
-            Row("Seen", a, None),
-            Row("$identify", a, "U1"),
-            Row("Logged In", a, "U1"),
-            Row("Logged In", a, "U1"),
-        ]
-    )
+    assert world.rows() == [
+        Row("Seen", a, None),
+        Row("$identify", a, "U1"),
+        Row("Logged In", a, "U1"),
+        Row("Logged In", a, "U1"),
+    ]
+    assert world.who_is_who() == {"U1": ["Seen", "Logged In", "Logged In"]}
 
 
 def test_journey_27_original_a_second_user_has_an_own_device_and_an_own_identify(source):
@@ -594,14 +657,13 @@ def test_journey_27_original_a_second_user_has_an_own_device_and_an_own_identify
     b = browser.device_id
 
     assert a != b
-    assert sorted(world.rows()) == sorted(
-        [
-            Row("$identify", a, "U1"),
-            Row("Logged In", a, "U1"),
-            Row("$identify", b, "U2"),
-            Row("Logged In", b, "U2"),
-        ]
-    )
+    assert world.rows() == [
+        Row("$identify", a, "U1"),
+        Row("Logged In", a, "U1"),
+        Row("$identify", b, "U2"),
+        Row("Logged In", b, "U2"),
+    ]
+    assert world.who_is_who() == {"U1": ["Logged In"], "U2": ["Logged In"]}
 
 
 def test_journey_28_an_event_from_the_background_alone_is_sent_and_counted(world):
@@ -613,6 +675,8 @@ def test_journey_28_an_event_from_the_background_alone_is_sent_and_counted(world
     [row] = world.rows()
     assert (row.name, row.user) == ("Later", None)
     assert world.stats().unpersisted == 1
+    browser.visit(track("Next"), headers=GRANTED)
+    assert list(world.who_is_who().values()) == [["Later"], ["Next"]]
 
 
 def test_journey_28_a_handler_that_read_the_id_keeps_it_for_the_background(world):
@@ -623,7 +687,39 @@ def test_journey_28_a_handler_that_read_the_id_keeps_it_for_the_background(world
     browser.visit(track("Next"), headers=GRANTED)
 
     assert world.rows() == [Row("Later", a, None), Row("Next", a, None)]
+    assert world.who_is_who() == {f"$device:{a}": ["Later", "Next"]}
     assert world.stats().unpersisted == 0
+
+
+def test_journey_29_a_page_that_keeps_no_id_has_ours(source):
+    world = source.open(mount="/_mp", first_party=True)
+    browser = consenting(world)
+    a = browser.device_id
+    browser.visit(track("Served"))
+
+    post(browser, "Opened", "5f1d7a52-7c1e-4d7e-9a43-3f0b8c6e2d11")
+    post(browser, "Opened Again", "0b6f4a3e-52c8-4f0d-8d5b-6a1c9e7f2d34")
+    browser.visit(login("U1"), track("Logged In"))
+    post(browser, "Bought", "77df2d80-2b40-4db8-aedc-ddaaa993adc5")
+
+    assert world.rows() == [
+        Row("Served", a, None),
+        Row("Opened", a, None),
+        Row("Opened Again", a, None),
+        Row("Logged In", a, "U1"),
+        Row("Bought", a, "U1"),
+    ]
+    assert world.who_is_who() == {"U1": ["Served", "Opened", "Opened Again", "Logged In", "Bought"]}
+
+
+def post(browser: Browser, name: str, device_id: str) -> None:
+    """Send what mixpanel-browser does with `disable_persistence`: an ID for each page."""
+    ids = {"distinct_id": f"$device:{device_id}", "$device_id": device_id}
+    properties = {"token": "t0ken", "time": browser.world.clock(), **ids}
+    encoded = base64.b64encode(json.dumps([{"event": name, "properties": properties}]).encode())
+    body = b"data=" + quote(encoded, safe="").encode()
+    answer = browser.visit(method="POST", path="/_mp/track/", headers=POSTED, body=body)
+    assert answer.body == b"1"
 
 
 def test_journey_30_a_cross_site_form_cannot_grant(world):

@@ -623,12 +623,17 @@ def test_a_link_is_of_what_left(open_world):
 
     pair.laptop.visit(START, identify("U1"), track("Late"), END)
     pair.pass_time()
+    without = links_of(pair, "U1")
+    pair.laptop.visit(identify("U1"), track("Marked"))
+    pair.pass_time()
 
-    [row] = pair.home.rows()
-    key = pair.home.analytics.core.keys.user_key("U1")
-    assert [link.device_id for link in pair.home.analytics.ledger.links_of_user(key)] == [
-        row.device
-    ]
+    assert [row.device for row in pair.home.rows()] == [None, pair.laptop.device_id]
+    assert (without, links_of(pair, "U1")) == ([], [pair.laptop.device_id])
+
+
+def links_of(pair: Pair, user_id: str) -> list[str]:
+    key = pair.home.analytics.core.keys.user_key(user_id)
+    return [link.device_id for link in pair.home.analytics.ledger.links_of_user(key)]
 
 
 def test_who_never_agreed_is_linked_to_nothing(open_world):
@@ -637,5 +642,4 @@ def test_who_never_agreed_is_linked_to_nothing(open_world):
     pair.laptop.visit(identify("U1"), track("Nothing"))
     pair.pass_time()
 
-    key = pair.home.analytics.core.keys.user_key("U1")
-    assert pair.home.analytics.ledger.links_of_user(key) == []
+    assert links_of(pair, "U1") == []

@@ -1,10 +1,15 @@
+import json
+from urllib.parse import quote, unquote
+
 import pytest
 
 from mp_asgi.consent.choice import Choice, mirror_source
 from mp_asgi.consent.policy import Decision, Kind, Reason, State
 from mp_asgi.consent.signals import NO_COOKIES, OwnCookies
-from mp_asgi.identity import Visitor
+from mp_asgi.context import RequestContext
+from mp_asgi.identity import Origin, Visitor
 from mp_asgi.jar import EMPTY_JAR, Jar
+from mp_asgi.place import NOWHERE
 from mp_asgi.plan import Outcome, Planner
 from mp_asgi.readers import Heard, ManagersSaid, Reading, Said
 from mp_asgi.settings import COOKIE_MAX_AGE
@@ -37,7 +42,7 @@ class Desk:
     ):
         self.core = make_core(FakeClock(NOW + seconds), sink, consent_version="v1", **settings)
         head = self.core.heads.read_asgi(NOW, "http", None, list(headers))
-        self.planner = Planner(self.core, head, jar, is_secure=is_secure)
+        self.planner = Planner(self.core, RequestContext(head, NOWHERE, is_secure), jar)
 
     def make(self, decision, act=None, visitor=None, write=Write.NOTHING):
         return self.planner.make(Outcome(decision, act, visitor, write))
@@ -487,3 +492,241 @@ def test_cookies_of_before_a_withdrawal_change_nothing():
     withdrawn = Decision(State.DENIED, Reason.WITHDRAWN, "process")
 
     assert not Desk(shelve(GRANTING), PAGE).make(withdrawn, write=Write.PASSIVE)
+
+
+# --- mixpanel-browser's side ----------------------------------------------------------------------
+
+B = "bbbbbbbb-bbbb-4bbb-bbbb-bbbbbbbbbbbb"
+BOTH = Visitor(B, int(NOW))
+HOST = (b"host", b"shop.example")
+ACCOUNT_DENIED = Decision(State.DENIED, Reason.ACCOUNT_DENIED, "ledger")
+WITHDRAWN = Decision(State.DENIED, Reason.WITHDRAWN, "process")
+HYBRID = ["adopt_browser_id", "share_id", "first_party"]
+
+
+def page(device_id):
+    """Answer the header of a browser in which mixpanel-browser keeps this ID."""
+    text = json.dumps({"distinct_id": "$device:" + device_id, "$device_id": device_id})
+    return (b"cookie", b"mp_t0ken_mixpanel=" + quote(text).encode())
+
+
+def share(jar, *headers, **options):
+    return Desk(jar, HOST, *headers, share_id=True, **options)
+
+
+def told(cookies):
+    """Answer name, value and domain of the page's cookies among these, deletions without a value."""
+    found = []
+    for cookie in cookies:
+        pair, *attributes = unquote(cookie.decode()).split("; ")
+        name, _, value = pair.partition("=")
+        domain = [item.partition("=")[2] for item in attributes if item.startswith("Domain=")]
+        if "mp_t0ken_mixpanel" in name or "__mp_opt" in name:
+            found.append((name, value, *domain))
+    return found
+
+
+def ids(device_id, distinct_id=None):
+    text = f'{{"distinct_id":"{distinct_id or "$device:" + device_id}","$device_id":"{device_id}"}}'
+    return [("mp_t0ken_mixpanel", text, "shop.example"), ("mp_t0ken_mixpanel", "")]
+
+
+OPT = "__mp_opt_in_out_t0ken"
+OURS = "__mp_opt_in_out_t0ken_mp_asgi"
+OPTED_IN = [(OPT, "1", "shop.example"), (OPT, ""), (OURS, "", "shop.example")]
+OPTED_OUT = [(OPT, "0", "shop.example"), (OPT, ""), (OURS, "1", "shop.example")]
+OPT_DELETED = [(OPT, "", "shop.example"), (OPT, ""), (f"{OPT}_mp_asgi", "", "shop.example")]
+DELETED = [("mp_t0ken_mixpanel", ""), ("mp_t0ken_mixpanel", "", "shop.example")]
+
+
+@pytest.mark.parametrize(
+    ("write", "acts", "others"),
+    [
+        pytest.param(Write.PASSIVE, [], ids(B), id="minted"),
+        pytest.param(Write.ACT, ids(B), [], id="act"),
+        pytest.param(Write.LATE, [], ids(B), id="late"),
+    ],
+)
+def test_the_page_gets_our_id_with_our_cookie(write, acts, others):
+    plan = share(EMPTY_JAR).make(GRANTED, visitor=BOTH, write=write)
+
+    assert (told(plan.acts), told(plan.others)) == (acts, others)
+
+
+def test_the_page_gets_our_id_also_where_nobody_opened_a_page():
+    plan = share(KNOWN, page("X"), seconds=9).make(GRANTED, visitor=BOTH, write=Write.ACT)
+
+    assert told(plan.acts) == ids(B)
+
+
+@pytest.mark.parametrize(
+    ("mode", "visitor", "expected"),
+    [
+        pytest.param("simplified", BOTH, ids(B), id="simplified"),
+        pytest.param("original", BOTH, ids(B, B), id="original"),
+        pytest.param(
+            "original", Visitor("X", int(NOW), origin=Origin.BROWSER), ids("X"), id="its-own"
+        ),
+        pytest.param("simplified", BOTH.with_user("U1", 1), ids(B), id="a-login-is-its-own-matter"),
+    ],
+)
+def test_the_page_gets_an_anonymous_id_in_the_form_of_the_id_merge(mode, visitor, expected):
+    desk = share(EMPTY_JAR, identity=mode)
+
+    assert told(desk.make(GRANTED, visitor=visitor, write=Write.ACT).acts) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds", "is_overwritten"),
+    [
+        pytest.param([page("X"), PAGE], 2, True, id="quick-navigation"),
+        pytest.param([page("X"), PAGE], 2.001, False, id="slow-navigation"),
+        pytest.param([page("X")], 0, False, id="no-navigation"),
+        pytest.param([(b"cookie", b"mp_t0ken_mixpanel=garbage"), PAGE], 0, True, id="garbage"),
+        pytest.param([page(A), PAGE], 0, False, id="ours-already"),
+        pytest.param([PAGE], 0, False, id="in-local-storage"),
+        pytest.param(
+            [(b"cookie", b"; ".join([page(A)[1], page("X")[1], page(A)[1]])), PAGE],
+            0,
+            False,
+            id="a-third-copy-that-nothing-reaches",
+        ),
+        pytest.param(
+            [(b"cookie", page(A)[1] + b"; " + page("X")[1]), PAGE], 0, True, id="copies-that-differ"
+        ),
+    ],
+)
+def test_a_page_with_another_id_gets_ours_on_a_quick_navigation(headers, seconds, is_overwritten):
+    plan = share(KNOWN, *headers, seconds=seconds).make(GRANTED, visitor=ANONYMOUS)
+
+    assert (told(plan.others), plan.acts) == (ids(A) if is_overwritten else [], [])
+
+
+def test_a_page_with_our_id_is_left_alone_also_when_our_cookie_is_written():
+    plan = share(KNOWN, page(A), PAGE).make(GRANTED, visitor=U1, write=Write.ACT)
+
+    assert told([*plan.acts, *plan.others]) == []
+
+
+@pytest.mark.parametrize("jar", [EMPTY_JAR, KNOWN], ids=["nobody", "somebody-else"])
+def test_a_page_never_gets_an_id_that_we_do_not_keep(jar):
+    plan = share(jar, page("X"), PAGE).make(GRANTED, visitor=BOTH)
+
+    assert not plan
+
+
+def test_under_a_stop_mark_no_page_is_overwritten():
+    desk = share(KNOWN, page("X"), PAGE)
+    desk.core.stops.add([desk.core.keys.device_key(A)], NOW, is_act=False)
+
+    assert not desk.make(GRANTED, visitor=ANONYMOUS)
+
+
+@pytest.mark.parametrize("setting", ["adopt_browser_id", "first_party"])
+def test_a_page_gets_our_id_only_where_it_is_shared(setting):
+    desk = Desk(EMPTY_JAR, HOST, mount="/_mp", **{setting: True})
+
+    assert told(desk.make(GRANTED, visitor=BOTH, write=Write.ACT).acts) == []
+
+
+def test_nobody_asked_the_page_gets_nothing():
+    assert not share(KNOWN, page("X"), PAGE).make(GRANTED)
+
+
+@pytest.mark.parametrize("setting", HYBRID)
+@pytest.mark.parametrize(
+    ("act", "decision", "expected"),
+    [
+        pytest.param(GRANT, GRANTED, OPTED_IN, id="grant"),
+        pytest.param(DENIAL, DENIED, [*OPTED_OUT, *DELETED], id="denial"),
+    ],
+)
+def test_a_choice_is_told_to_the_page(setting, act, decision, expected):
+    desk = Desk(EMPTY_JAR, HOST, mount="/_mp", **{setting: True})
+
+    plan = desk.make(decision, act=act)
+
+    assert (told(plan.acts), told(plan.others)) == (expected, [])
+
+
+def test_a_grant_that_another_signal_beats_opts_in_and_hands_nothing_over():
+    plan = share(EMPTY_JAR).make(UNKNOWN, act=GRANT, visitor=BOTH)
+
+    assert told(plan.acts) == OPTED_IN
+
+
+@pytest.mark.parametrize("setting", HYBRID)
+@pytest.mark.parametrize(
+    ("decision", "headers", "expected"),
+    [
+        pytest.param(DENIED, [page("X")], [*DELETED, *OPTED_OUT], id="the-page-has-an-id"),
+        pytest.param(DENIED, [], [], id="the-page-has-none"),
+        pytest.param(UNKNOWN, [page("X"), PAGE], [], id="not-knowing-deletes-nothing"),
+        pytest.param(
+            ASKED_AGAIN, [page("X")], [*DELETED, *OPT_DELETED], id="a-grant-of-long-ago-has-ended"
+        ),
+        pytest.param(ASKED_AGAIN, [], [], id="a-grant-has-ended-and-the-page-has-no-id"),
+        pytest.param(ACCOUNT_DENIED, [page("X"), PAGE], [], id="an-account-leaves-the-page-alone"),
+        pytest.param(WITHDRAWN, [page("X"), PAGE], [], id="cookies-of-before-a-denial"),
+    ],
+)
+def test_a_denial_from_elsewhere_reaches_a_page_that_has_an_id(
+    setting, decision, headers, expected
+):
+    desk = Desk(KNOWN, HOST, *headers, mount="/_mp", **{setting: True})
+
+    plan = desk.make(decision, visitor=ANONYMOUS)
+
+    assert (told(plan.others), told(plan.acts)) == (expected, [])
+
+
+BY_US = (b"cookie", f"{OPT}=0; {OURS}=1".encode())
+BY_THE_PAGE = (b"cookie", f"{OPT}=0".encode())
+
+
+@pytest.mark.parametrize("setting", HYBRID)
+@pytest.mark.parametrize(
+    ("headers", "decision", "act", "expected"),
+    [
+        pytest.param([BY_US, PAGE], GRANTED, None, OPTED_IN, id="ours-is-over"),
+        pytest.param([BY_US], GRANTED, None, [], id="no-navigation"),
+        pytest.param([BY_US, PAGE], UNKNOWN, None, [], id="nobody-granted"),
+        pytest.param([BY_THE_PAGE, PAGE], GRANTED, None, [], id="the-visitors-own"),
+        pytest.param([BY_US, PAGE], GRANTED, GRANT, [], id="the-act-says-it-itself"),
+    ],
+)
+def test_what_we_opted_out_we_opt_in_again(setting, headers, decision, act, expected):
+    desk = Desk(KNOWN, HOST, *headers, mount="/_mp", **{setting: True})
+
+    assert told(desk.make(decision, act=act).others) == expected
+
+
+@pytest.mark.parametrize(
+    ("act", "decision", "write"),
+    [
+        pytest.param(GRANT, GRANTED, Write.ACT, id="grant"),
+        pytest.param(DENIAL, DENIED, Write.ACT, id="denial"),
+        pytest.param(None, DENIED, Write.PASSIVE, id="denial-from-elsewhere"),
+        pytest.param(None, GRANTED, Write.NOTHING, id="a-page-with-another-id"),
+    ],
+)
+def test_a_site_that_knows_no_page_writes_it_nothing(act, decision, write):
+    desk = Desk(KNOWN, HOST, page("X"), PAGE)
+
+    plan = desk.make(decision, act=act, visitor=ANONYMOUS, write=write)
+
+    assert told([*plan.acts, *plan.others]) == []
+
+
+@pytest.mark.parametrize(
+    ("is_secure", "has_secure"),
+    [pytest.param(True, True, id="https"), pytest.param(False, False, id="http")],
+)
+def test_the_pages_cookies_follow_the_scheme(is_secure, has_secure):
+    desk = share(EMPTY_JAR, is_secure=is_secure)
+
+    plan = desk.make(GRANTED, act=GRANT, visitor=BOTH, write=Write.ACT)
+    denied = desk.make(DENIED, act=DENIAL, visitor=BOTH, write=Write.ACT)
+
+    pages = [cookie for cookie in (*plan.acts, *denied.acts) if b"t0ken" in cookie]
+    assert {b"; Secure" in cookie for cookie in pages} == {has_secure}

@@ -6,10 +6,11 @@ ID, ACT = b"mp_id=1", b"mp_consent=1"
 HTML = (b"content-type", b"text/html")
 
 
-def make_plan(*, acts=(), others=()):
+def make_plan(*, acts=(), others=(), is_personal=False):
     plan = CookiePlan()
     plan.acts.extend(acts)
     plan.others.extend(others)
+    plan.is_personal = is_personal
     return plan
 
 
@@ -89,6 +90,22 @@ def test_a_response_with_an_act_becomes_private(headers):
     ]
 
 
+@pytest.mark.parametrize(("status", "headers"), [*SHARED, NOT_SHARED[0]])
+@pytest.mark.parametrize("others", [[], [ID]], ids=["no-cookie", "a-minted-one"])
+def test_a_response_that_names_the_visitor_is_kept_by_no_cache(status, headers, others):
+    written = make_plan(others=others, is_personal=True).write(status, headers)
+
+    assert [item for item in written if item[0] != b"set-cookie"] == [
+        cache(b"private, no-store"),
+        (b"vary", b"Cookie"),
+    ]
+    assert [value for name, value in written if name == b"set-cookie"] == others
+
+
+def test_a_websocket_that_names_the_visitor_needs_no_word_to_caches():
+    assert make_plan(is_personal=True).write(None, [HTML]) == [HTML]
+
+
 @pytest.mark.parametrize("name", VENDORS)
 def test_no_other_word_to_caches_remains_beside_an_act(name):
     # RFC 9213 2.2: a cache that a targeted field addresses ignores Cache-Control.
@@ -165,7 +182,8 @@ def test_headers_may_be_any_iterable_of_pairs():
         pytest.param(make_plan(), False, id="empty"),
         pytest.param(make_plan(acts=[ACT]), True, id="act"),
         pytest.param(make_plan(others=[ID]), True, id="other"),
+        pytest.param(make_plan(is_personal=True), True, id="personal"),
     ],
 )
-def test_a_plan_is_true_if_it_has_cookies(plan, expected):
+def test_a_plan_is_true_if_it_has_something_to_write(plan, expected):
     assert bool(plan) is expected

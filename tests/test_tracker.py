@@ -8,6 +8,8 @@ from mp_asgi import Tracker, get_tracker
 from mp_asgi.errors import InvalidEvent
 from mp_asgi.head import RequestHead
 from mp_asgi.identity import mint
+from mp_asgi.place import NOWHERE
+from mp_asgi.tokens import read_token
 from mp_asgi.tracker import SCOPE_KEY
 from mp_asgi.wire import What
 from tests.support import FakeClock, RecordingSink, make_core
@@ -26,7 +28,7 @@ class Desk:
 
     def close(self):
         """End the request and answer what was handed over, without visitor and time."""
-        self.tracker.open().close(None)
+        self.tracker.open().close(None, NOWHERE)
         items = [item for handover in self.sink.accepted for item in handover.items]
         return [(what, name, values, group) for what, name, _, _, _, values, group, _ in items]
 
@@ -50,7 +52,7 @@ def test_an_unused_tracker_has_no_exchange(desk):
 def test_track_answers_the_insert_id_that_is_sent(desk):
     insert_id = desk.tracker.track("Seen", {"a": 1})
 
-    desk.tracker.open().close(None)
+    desk.tracker.open().close(None, NOWHERE)
     [handover] = desk.sink.accepted
     assert [item[2] for item in handover.items] == [insert_id]
 
@@ -255,6 +257,8 @@ class Broken:
         pytest.param(lambda t: t.device_id, None, id="device-id"),
         pytest.param(lambda t: t.user_id, None, id="user-id"),
         pytest.param(lambda t: t.distinct_id, None, id="distinct-id"),
+        pytest.param(lambda t: t.bootstrap, {}, id="bootstrap"),
+        pytest.param(lambda t: t.to_token(), "", id="token"),
         pytest.param(lambda t: t.consent.state, "unknown", id="state"),
         pytest.param(lambda t: t.consent.reason, "unreadable", id="reason"),
         pytest.param(lambda t: t.consent.needs_prompt, False, id="prompt"),
@@ -297,6 +301,66 @@ def test_after_identify_the_user_is_the_distinct_id(desk):
     desk.tracker.identify(42)
 
     assert (desk.tracker.user_id, desk.tracker.distinct_id) == ("42", "42")
+
+
+@pytest.mark.parametrize(
+    ("new_user", "expected"),
+    [
+        pytest.param({"new_user": True}, ["$create_alias"], id="sign-up"),
+        pytest.param({"new_user": False}, [], id="login"),
+        pytest.param({}, [], id="nobody-said"),
+    ],
+)
+def test_a_sign_up_is_passed_on(new_user, expected):
+    desk = Desk(identity="legacy", context=False)
+
+    desk.tracker.identify("U1", **new_user)
+
+    assert [name for _, name, *_ in desk.close()] == expected
+
+
+@pytest.mark.parametrize(
+    ("identity", "prefix"), [("simplified", "$device:"), ("original", ""), ("legacy", "")]
+)
+def test_a_page_begins_with_our_device_in_the_form_of_the_id_merge(identity, prefix):
+    desk = Desk(identity=identity)
+    desk.tracker.identify("U1")
+
+    device_id = desk.tracker.device_id
+
+    assert desk.tracker.bootstrap == {"distinct_id": prefix + device_id, "$device_id": device_id}
+
+
+NOT_KNOWN = [
+    pytest.param({"headers": []}, id="no-choice"),
+    pytest.param({"headers": [(b"sec-gpc", b"1")]}, id="denied"),
+    pytest.param(
+        {"headers": [], "cookieless": "daily", "policy": lambda _: "cookieless"}, id="only-counted"
+    ),
+]
+
+
+@pytest.mark.parametrize("options", NOT_KNOWN)
+def test_whoever_is_not_known_is_handed_on_to_nobody(options):
+    desk = Desk(**options)
+
+    assert (desk.tracker.bootstrap, desk.tracker.to_token()) == ({}, "")
+    assert desk.refused() == {}
+
+
+def test_a_job_gets_a_token_of_who_it_is(desk):
+    desk.tracker.identify("U1")
+
+    token = read_token(desk.core, desk.tracker.to_token(max_age=60.0))
+
+    assert (token.visitor.device_id, token.visitor.user_id) == (desk.tracker.device_id, "U1")
+    assert token.until == desk.clock() + 60
+
+
+@pytest.mark.parametrize("max_age", [0, -1, math.inf, math.nan, "soon"])
+def test_a_token_that_cannot_be_made_is_counted_and_never_raised(desk, max_age):
+    assert desk.tracker.to_token(max_age=max_age) == ""
+    assert sum(desk.refused().values()) == 1
 
 
 def test_without_a_grant_nobody_is_known():

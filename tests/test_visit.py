@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mp_asgi.accounts import Accounts
-from mp_asgi.consent.choice import Choice
+from mp_asgi.adoption import Adopted
+from mp_asgi.consent.choice import Choice, mirror_source
 from mp_asgi.consent.policy import Default, Reason
 from mp_asgi.consent.signals import NO_COOKIES, OwnCookies
 from mp_asgi.events import ActState, Standing
-from mp_asgi.identity import MAX_SKEW_SECONDS, Visitor, make_owner_mark
+from mp_asgi.identity import MAX_SKEW_SECONDS, Origin, Visitor, make_owner_mark
 from mp_asgi.jar import EMPTY_JAR, Jar
 from mp_asgi.settings import COOKIE_MAX_AGE
 from mp_asgi.visit import (
@@ -40,7 +41,7 @@ def nobody(connection):
 
 def make_visit(visitor=None, **settings):
     jar = EMPTY_JAR if visitor is None else Jar(NO_COOKIES, [visitor])
-    return Visit(make_core(**settings), jar, None)
+    return Visit(make_core(**settings), HEAD, jar, None)
 
 
 def said(visit):
@@ -96,12 +97,12 @@ def test_a_user_kept_in_the_cookie_counts_for_the_login_time(settings, age, user
 # --- stops ------------------------------------------------------------------------------------------
 
 
-def make_core_with_standing(standing):
-    """Answer a core that has heard this of the device A, and the keys that it asked for."""
+def make_core_with_standing(standing, device_id=A, core=CORE):
+    """Answer a core that has heard this of the device, and the keys that it asked for."""
     asked = []
     accounts = Accounts(asked.append, FakeClock())
-    accounts.learn({CORE.keys.device_key(A): standing})
-    return dataclasses.replace(CORE, accounts=accounts), asked
+    accounts.learn({core.keys.device_key(device_id): standing})
+    return dataclasses.replace(core, accounts=accounts), asked
 
 
 @pytest.mark.parametrize(
@@ -519,30 +520,37 @@ def test_a_stranger_is_renewed_without_leaving_anybody():
 def test_what_a_response_carries_is_saved():
     visit = make_visit(ANONYMOUS)
     visit.bind("U1", Write.ACT)
-    assert visit.is_mark_unsaved
+    before = visit.is_unsaved, visit.unmarked
 
     visit.save()
 
-    assert (visit.is_unsaved, visit.is_mark_unsaved) == (False, False)
+    assert (before, (visit.is_unsaved, visit.unmarked)) == ((True, A), (False, ""))
 
 
-def test_a_user_whose_mark_nothing_carries_takes_a_device_of_their_own():
+@pytest.mark.parametrize(
+    ("visitor", "device_id"),
+    [
+        pytest.param(U1, "", id="the-user-whose-mark-nothing-carries"),
+        pytest.param(ANONYMOUS, A, id="what-the-device-did-before"),
+        pytest.param(LOGGED_OUT, A, id="and-after"),
+        pytest.param(Visitor("B", ISSUED).with_user("U1", ISSUED), "B", id="another-device"),
+    ],
+)
+def test_a_user_whose_mark_nothing_carries_has_no_device(visitor, device_id):
     visit = make_visit(ANONYMOUS)
     visit.bind("U1", Write.LATE)
-    login_at = visit.current().login_at
 
-    visitor = visit.leave_unmarked()
+    found = visit.leave_open(visitor)
 
-    assert visitor.device_id != A
-    assert (visitor.user_id, visitor.login_at) == ("U1", login_at)
-    assert visitor.owner_mark == make_owner_mark(visitor.device_id, "U1")
-    assert not visit.is_mark_unsaved
+    assert (found.device_id, found.user_id) == (device_id, visitor.user_id)
 
 
-def test_without_a_user_the_device_of_its_own_is_nobodys():
-    visitor = make_visit(ANONYMOUS).leave_unmarked()
+def test_a_user_whose_mark_is_carried_keeps_the_device():
+    visit = make_visit(ANONYMOUS)
+    visit.bind("U1", Write.LATE)
+    visit.save()
 
-    assert (visitor.device_id != A, visitor.user_id, visitor.owner_mark) == (True, None, b"")
+    assert visit.leave_open(U1) is U1
 
 
 def test_an_end_leaves_nobody():
@@ -564,7 +572,7 @@ def test_the_old_id_does_not_come_back_after_an_end():
 
 def test_time_is_asked_when_it_is_needed():
     clock = FakeClock()
-    visit = Visit(make_core(clock), EMPTY_JAR, None)
+    visit = Visit(make_core(clock), HEAD, EMPTY_JAR, None)
     clock.advance(DAY)
 
     assert visit.current().issued == int(NOW) + DAY
@@ -607,3 +615,436 @@ def test_an_end_that_must_be_written_is_not_taken_back_by_a_later_one():
     visit.end(Write.NOTHING)
 
     assert visit.write is Write.ACT
+
+
+@pytest.mark.parametrize(
+    ("visitor", "is_minted"),
+    [pytest.param(None, True, id="a-stranger"), pytest.param(ANONYMOUS, False, id="known")],
+)
+def test_a_visit_knows_whom_it_minted(visitor, is_minted):
+    visit = make_visit(visitor)
+
+    visit.current()
+
+    assert visit.is_minted is is_minted
+
+
+# --- marks that nothing carries -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visitor", "is_saved", "is_unmarked"),
+    [
+        pytest.param(ANONYMOUS, False, True, id="the-browsers-own-device"),
+        pytest.param(None, False, False, id="minted-and-the-mark-will-go-with-it"),
+        pytest.param(None, True, True, id="minted-and-carried-without-a-mark"),
+        pytest.param(U1, True, False, id="marked-before"),
+    ],
+)
+def test_a_device_that_the_browser_has_without_its_mark_is_told(visitor, is_saved, is_unmarked):
+    visit = make_visit(visitor)
+    device_id = visit.current().device_id
+    if is_saved:
+        visit.save()
+
+    visit.bind("U1", Write.ACT)
+
+    assert visit.unmarked == (device_id if is_unmarked else "")
+    assert visit.is_unsaved is (is_unmarked or not is_saved)
+
+
+def test_a_device_that_no_response_carried_needs_no_mark():
+    visit = make_visit(ANONYMOUS)
+    visit.renew(Write.LATE)
+
+    visit.bind("U1", Write.ACT)
+
+    assert visit.unmarked == ""
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda visit: visit.bind("U2", Write.ACT), id="another-user"),
+        pytest.param(
+            lambda visit: visit.reset(new_device=False, is_known=True), id="logout-on-the-device"
+        ),
+        pytest.param(lambda visit: visit.renew(Write.LATE), id="a-new-device"),
+        pytest.param(lambda visit: visit.end(Write.NOTHING), id="the-grant-ends"),
+    ],
+)
+def test_a_device_stays_without_its_mark_whatever_comes_behind_it(leave):
+    visit = make_visit(ANONYMOUS)
+    visit.bind("U1", Write.ACT)
+
+    leave(visit)
+
+    assert visit.unmarked == A
+
+
+def test_a_device_that_the_page_has_needs_a_mark_too():
+    visit = arrive()
+
+    visit.bind("U1", Write.ACT)
+
+    assert visit.unmarked == "X"
+
+
+def test_nobody_is_saved_without_an_error():
+    visit = make_visit(ANONYMOUS)
+
+    visit.save()
+
+    assert (visit.visitor, visit.is_unsaved) == (None, False)
+
+
+# --- going on with an ID of somebody else's -------------------------------------------------------
+
+APP_COOKIE = (b"cookie", b"theirs=X")
+ADOPTED = Adopted("X", Origin.BROWSER)
+
+
+def arrive(visitor=None, *, core=None, is_stopped=False, cookie=APP_COOKIE, **settings):
+    """Answer the visit of a browser in which the app keeps an ID."""
+    core = core or make_core(adopt_cookie="theirs", **settings)
+    jar = Jar(NO_COOKIES, [visitor], id_names=("mp_id",)) if visitor else Jar(NO_COOKIES)
+    if is_stopped:
+        jar.stop(NOW)
+    head = core.heads.read_asgi(NOW, "https", None, [cookie])
+    return Visit(core, head, jar, None)
+
+
+def test_a_stranger_goes_on_with_the_id_that_the_app_keeps():
+    visit = arrive()
+
+    visitor = visit.current()
+
+    assert (visitor.device_id, visitor.origin) == ("X", Origin.LITERAL)
+    assert (visitor.issued, visitor.user_id, visitor.owner_mark) == (int(NOW), None, b"")
+    assert (visit.write, visit.is_unsaved, visit.is_minted) == (Write.PASSIVE, True, False)
+    assert visit.current() is visitor
+
+
+def renew(visit):
+    visit.renew(Write.LATE)
+
+
+def reset(visit):
+    visit.reset(new_device=True, is_known=False)
+
+
+def end(visit):
+    visit.end(Write.ACT)
+
+
+def nothing(visit):
+    """Leave all as it is."""
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "device_id"),
+    [
+        pytest.param({"visitor": ANONYMOUS}, nothing, A, id="ours-wins"),
+        pytest.param({"cookie": (b"cookie", b"theirs=null")}, nothing, None, id="no-sound-id"),
+        pytest.param({"core": CORE}, nothing, None, id="nobody-adopts"),
+        pytest.param({}, renew, None, id="after-a-new-device"),
+        pytest.param({}, reset, None, id="after-a-logout-without-a-grant"),
+        pytest.param({}, end, None, id="after-a-denial"),
+        pytest.param({"is_stopped": True}, nothing, None, id="under-a-stop"),
+        pytest.param(
+            {"visitor": ANONYMOUS, "is_stopped": True}, nothing, None, id="whose-own-id-is-stopped"
+        ),
+        pytest.param(
+            {"visitor": Visitor(A, int(NOW) - COOKIE_MAX_AGE - 1)}, nothing, None, id="ours-is-over"
+        ),
+    ],
+)
+def test_an_id_of_somebody_elses_never_replaces_ours_nor_comes_back(options, before, device_id):
+    visit = arrive(**options)
+    before(visit)
+
+    found = visit.current().device_id
+
+    assert found == device_id if device_id else found not in {A, "X"}
+
+
+HEARD = [
+    pytest.param(Jar(NO_COOKIES), True, id="nothing"),
+    pytest.param(Jar(OwnCookies(is_denied_by_script=True)), True, id="a-scripts-denial"),
+    pytest.param(Jar(NO_COOKIES, id_names=("mp_id",)), False, id="an-id-that-does-not-verify"),
+    pytest.param(Jar(OwnCookies(is_unreadable=True)), False, id="an-unreadable-choice"),
+    pytest.param(Jar(OwnCookies(GRANT)), False, id="a-grant"),
+    pytest.param(Jar(OwnCookies(DENIAL)), False, id="a-denial"),
+    pytest.param(
+        Jar(OwnCookies(GRANT._replace(source=mirror_source(["klaro"])))),
+        True,
+        id="a-mirrored-grant",
+    ),
+    pytest.param(
+        Jar(OwnCookies(DENIAL._replace(source=mirror_source(["klaro"])))),
+        False,
+        id="a-mirrored-denial",
+    ),
+]
+
+
+@pytest.mark.parametrize(("jar", "is_first"), HEARD)
+def test_a_browser_that_had_an_id_of_ours_takes_nobody_elses(jar, is_first):
+    core = make_core(adopt_cookie="theirs")
+    head = core.heads.read_asgi(NOW, "https", None, [APP_COOKIE])
+
+    visits = [Visit(core, head, jar, None) for _ in range(2)]
+
+    assert (visits[0].current().device_id == "X") is is_first
+    assert visits[1].adopt(ADOPTED) is is_first
+
+
+@pytest.mark.parametrize(("jar", "is_first"), HEARD)
+def test_a_browser_that_had_an_id_of_ours_gets_a_successor(jar, is_first):
+    visit = Visit(CORE, HEAD, jar, None)
+
+    origin = visit.current().origin
+
+    assert origin is (Origin.MINTED if is_first else Origin.SUCCESSOR)
+    assert visit.is_minted is is_first
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(lambda visit: visit.renew(Write.LATE), id="renewed"),
+        pytest.param(lambda visit: visit.reset(new_device=True, is_known=True), id="logout"),
+        pytest.param(lambda visit: visit.end(Write.ACT), id="denial"),
+        pytest.param(lambda visit: visit.bind("U2", Write.ACT), id="another-user"),
+    ],
+)
+@pytest.mark.parametrize("visitor", [U1, None], ids=["known", "a-stranger-with-a-user"])
+def test_what_takes_the_place_of_a_device_is_its_successor(leave, visitor):
+    visit = make_visit(visitor)
+    visit.bind("U1", Write.ACT)
+
+    leave(visit)
+
+    assert visit.current().origin is Origin.SUCCESSOR
+    assert not visit.is_minted
+
+
+@pytest.mark.parametrize("identity", ["original", "legacy"])
+def test_a_logout_without_a_grant_that_keeps_the_device_keeps_theirs_too(identity):
+    visit = arrive(identity=identity)
+    visit.reset(new_device=None, is_known=False)
+
+    assert visit.current().device_id == "X"
+
+
+STANDINGS = [
+    pytest.param(Standing(ActState.GRANTED, NOW), True, id="granted"),
+    pytest.param(Standing(ActState.DENIED, NOW, NOW - 1, source="own"), False, id="denied"),
+    pytest.param(
+        Standing(ActState.GRANTED, NOW, NOW - 9, NOW - 2, source="own"), False, id="granted-again"
+    ),
+    pytest.param(Standing(ActState.DENIED, NOW, NOW - 1, source="sec-gpc"), False, id="by-gpc"),
+]
+
+
+@pytest.mark.parametrize(("standing", "is_taken"), STANDINGS)
+def test_the_ledger_keeps_a_denied_device_from_coming_back(standing, is_taken):
+    core, _ = make_core_with_standing(standing, "X", make_core(adopt_cookie="theirs"))
+
+    visits = arrive(core=core), arrive(core=core)
+
+    assert (visits[0].current().device_id == "X") is is_taken
+    assert visits[1].adopt(ADOPTED) is is_taken
+
+
+def test_a_stop_keeps_a_device_from_coming_back():
+    core = make_core(adopt_cookie="theirs")
+    core.stops.add([core.keys.device_key("X")], NOW, is_act=False)
+
+    visits = arrive(core=core), arrive(core=core)
+
+    assert visits[0].current().device_id != "X"
+    assert (visits[1].adopt(ADOPTED), visits[1].visitor) == (False, None)
+
+
+@pytest.mark.parametrize("mode", ["simplified", "original", "legacy"])
+def test_a_logout_leaves_an_id_that_is_only_adoptable_for_one_that_is_kept(mode):
+    visit = arrive(identity=mode)
+
+    visit.reset(new_device=True, is_known=True)
+
+    visitor = visit.current()
+    assert (visitor.device_id != "X", visitor.origin) == (True, Origin.SUCCESSOR)
+    assert (visit.write, visit.is_unsaved) == (Write.ACT, True)
+
+
+def test_the_stop_of_another_device_keeps_nobody():
+    core = make_core(adopt_cookie="theirs")
+    core.stops.add([core.keys.device_key(A)], NOW, is_act=False)
+
+    assert arrive(core=core).current().device_id == "X"
+
+
+# --- the page says which ID it keeps --------------------------------------------------------------
+
+
+def test_a_stranger_takes_the_pages_id():
+    visit = make_visit()
+
+    assert visit.adopt(ADOPTED)
+
+    visitor = visit.current()
+    assert (visitor.device_id, visitor.origin, visitor.issued) == ("X", Origin.BROWSER, int(NOW))
+    assert (visit.write, visit.is_unsaved, visit.left) == (Write.PASSIVE, True, [])
+
+
+@pytest.mark.parametrize(
+    ("user_id", "is_theirs"), [("U1", True), ("U2", False)], ids=["the-same", "another"]
+)
+def test_whom_the_page_says_its_device_has_met_alone_goes_on_with_it(user_id, is_theirs):
+    visit = make_visit()
+    visit.adopt(ADOPTED._replace(user_id="U1"))
+    login = visit.current().user_id
+
+    is_first = visit.bind(user_id, Write.ACT)
+
+    visitor = visit.current()
+    assert login is None
+    assert (visitor.device_id == "X", visitor.user_id) == (is_theirs, user_id)
+    assert (is_first, visit.unmarked) == (not is_theirs, "")
+
+
+def test_a_device_without_an_owner_yields_and_is_remembered_as_left():
+    visit = make_visit(ANONYMOUS)
+
+    assert visit.adopt(ADOPTED)
+
+    assert (visit.current().device_id, visit.left) == ("X", [ANONYMOUS])
+
+
+def test_a_device_that_was_minted_a_moment_ago_yields_too():
+    visit = make_visit()
+    minted = visit.current()
+
+    assert visit.adopt(ADOPTED)
+
+    assert (visit.left, visit.is_minted) == ([minted], False)
+
+
+@pytest.mark.parametrize(
+    "visitor",
+    [
+        pytest.param(U1, id="logged-in"),
+        pytest.param(LOGGED_OUT, id="logged-out"),
+        pytest.param(Visitor(A, ISSUED, origin=Origin.SUCCESSOR), id="a-successor"),
+    ],
+)
+def test_a_device_of_a_user_or_after_one_stays(visitor):
+    visit = make_visit(visitor)
+
+    assert not visit.adopt(ADOPTED)
+
+    assert (visit.current().device_id, visit.write, visit.left) == (A, Write.NOTHING, [])
+
+
+def test_a_user_who_came_in_this_request_keeps_the_device():
+    visit = make_visit(ANONYMOUS)
+    visit.bind("U1", Write.ACT)
+
+    assert not visit.adopt(ADOPTED)
+    assert visit.current().device_id == A
+
+
+@pytest.mark.parametrize("visitor", [ANONYMOUS, U1], ids=["anonymous", "known"])
+def test_who_has_the_id_already_is_told_so_and_nothing_is_written(visitor):
+    visit = make_visit(visitor)
+
+    assert visit.adopt(Adopted(A, Origin.BROWSER))
+
+    assert (visit.current().render(keeps_user=True), visit.write) == (
+        visitor.render(keeps_user=True),
+        Write.NOTHING,
+    )
+
+
+@pytest.mark.parametrize("before", [renew, reset, end], ids=["renewed", "logged-out", "ended"])
+def test_a_new_device_of_this_request_is_not_replaced(before):
+    visit = make_visit(ANONYMOUS)
+    before(visit)
+
+    assert not visit.adopt(ADOPTED)
+    assert visit.current().device_id != "X"
+
+
+# --- whom the page says that its device has met ---------------------------------------------------
+
+
+@pytest.mark.parametrize(("user_id", "keeps"), [("U1", True), ("U2", False)], ids=["same", "other"])
+def test_a_device_that_met_a_user_in_the_page_is_nobody_elses(user_id, keeps):
+    visit = make_visit()
+    visit.adopt(ADOPTED._replace(user_id="U1"))
+    before = visit.current()
+
+    visit.bind(user_id, Write.ACT)
+
+    assert (before.user_id, before.owner_mark) == (None, make_owner_mark("X", "U1"))
+    assert (visit.current().device_id == "X") is keeps
+    assert visit.current().user_id == user_id
+
+
+@pytest.mark.parametrize(
+    ("identity", "new_device", "left"),
+    [
+        pytest.param("simplified", None, ["X"], id="simplified"),
+        pytest.param("original", True, ["X"], id="original-if-asked"),
+        pytest.param("original", None, [], id="original-keeps-it"),
+        pytest.param("simplified", False, [], id="simplified-if-asked"),
+    ],
+)
+def test_a_logout_leaves_what_the_next_request_would_go_on_with(identity, new_device, left):
+    visit = arrive(identity=identity)
+
+    visit.reset(new_device=new_device, is_known=True)
+    visit.current()
+    write = visit.write
+
+    assert (visit.current().device_id != "X") is bool(left)
+    assert write is (Write.ACT if left else Write.PASSIVE)
+
+
+# --- where the app wants nothing to be tracked ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("visit", "write", "is_unsaved"),
+    [
+        pytest.param(make_visit(), Write.NOTHING, False, id="a-stranger"),
+        pytest.param(arrive(), Write.NOTHING, False, id="adopted"),
+        pytest.param(make_visit(ANONYMOUS), Write.NOTHING, False, id="known"),
+    ],
+)
+def test_no_new_id_is_kept(visit, write, is_unsaved):
+    visit.current()
+
+    visit.leave_unwritten()
+
+    assert (visit.write, visit.is_unsaved) == (write, is_unsaved)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda visit: visit.bind("U1", Write.ACT), id="login"),
+        pytest.param(lambda visit: visit.reset(new_device=True, is_known=True), id="logout"),
+        pytest.param(lambda visit: visit.end(Write.PASSIVE), id="deletion"),
+    ],
+)
+def test_what_an_act_has_changed_is_kept(act):
+    visit = make_visit(U1)
+    visit.current()
+    act(visit)
+    before = visit.write, visit.is_unsaved
+
+    visit.leave_unwritten()
+
+    assert (visit.write, visit.is_unsaved) == before

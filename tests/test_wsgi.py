@@ -1,20 +1,26 @@
 """The WSGI door changes nothing but its own key, Set-Cookie, Vary and Cache-Control."""
 
+import contextvars
 import gc
 import io
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+from flask import Flask, request, stream_with_context
+from flask import Response as FlaskResponse
+from mixpanel import Mixpanel
 from werkzeug.middleware.lint import LintMiddleware
 from werkzeug.test import Client, EnvironBuilder
 
-from mp_asgi import MixpanelWSGIMiddleware, SettingsError, Tracker, get_tracker
+from mp_asgi import Consumer, MixpanelWSGIMiddleware, SettingsError, Tracker, get_tracker
+from mp_asgi.head import RequestHead
 from tests.probes import Project, open_project
 from tests.support import TIMEOUT
 
@@ -144,6 +150,19 @@ def test_a_server_may_leave_out_a_key(project: Project, key: str) -> None:
     serve(wrap(project, answer([b"ok"])), environ)
 
     assert project.delivered_names() == ["Seen"]
+
+
+def test_a_policy_of_the_app_is_told_every_header() -> None:
+    def decide(head: RequestHead) -> str:
+        return "opt-out" if head.header(b"x-our-region") == b"elsewhere" else "opt-in"
+
+    environ = make_environ(HTTP_X_OUR_REGION="elsewhere")
+    del environ["HTTP_X_MP_CONSENT"]
+
+    with open_project(policy=decide) as project:
+        serve(wrap(project, answer([b"ok"])), environ)
+
+        assert project.delivered_names() == ["Seen"]
 
 
 # --- start_response ---------------------------------------------------------------------------
@@ -517,6 +536,20 @@ def test_an_exception_passes_by_identity_and_its_events_are_sent(
     assert project.delivered_names() == ["Tried"]
 
 
+def test_an_event_of_a_request_that_failed_before_its_start_knows_its_page(
+    project: Project,
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        get_tracker(environ).track("Tried")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        serve(wrap(project, app), make_environ(HTTP_HOST="shop.test", PATH_INFO="/there"))
+
+    [event] = project.deliver()
+    assert event["properties"]["$current_url"] == "http://shop.test/there"
+
+
 def test_a_denial_stops_what_waits_even_if_the_request_fails(project: Project) -> None:
     gateway, _ = serve(wrap(project, answer([b"ok"])), make_environ())
     cookie = next(value for name, value in gateway.headers if name.lower() == "set-cookie")
@@ -784,3 +817,445 @@ def test_a_failing_inner_project_gives_back_the_outer_tracker(
 
     assert raised.value is error
     assert trackers[0] is trackers[1]
+
+
+# --- page views -----------------------------------------------------------------------------------
+
+NAVIGATION = {"HTTP_SEC_FETCH_MODE": "navigate", "HTTP_SEC_FETCH_DEST": "document"}
+HTML = [("Content-Type", "text/html"), ("X-Own", "1")]
+
+
+@pytest.fixture
+def seeing() -> Iterator[Project]:
+    """Answer a project that tracks page views by itself."""
+    with open_project(track_pageviews=True) as project:
+        yield project
+
+
+def page_environ(**values: Any) -> dict[str, Any]:
+    return make_environ(**{"HTTP_HOST": "shop.test", **NAVIGATION, **values})
+
+
+def respond(headers: list[tuple[str, str]] = HTML, status: str = OK, **keys: str) -> Any:
+    """Answer an app that does not track."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        environ.update(keys)
+        start_response(status, headers)
+        return [b"ok"]
+
+    return app
+
+
+def views(project: Project) -> list[dict[str, Any]]:
+    """Answer what page views say of their page."""
+    names = ("$current_url", "current_url_path", "current_url_route")
+    told = [message["properties"] for message in project.deliver()]
+    return [{name: item[name] for name in names if name in item} for item in told]
+
+
+def test_a_page_that_somebody_opens_is_tracked_and_its_visitor_kept(seeing: Project) -> None:
+    app = respond(**{"mp_asgi.route": "/orders/<id>"})
+
+    gateway, _ = serve(wrap(seeing, app), page_environ(PATH_INFO="/orders/7"))
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+    assert views(seeing) == [
+        {
+            "$current_url": "http://shop.test/orders/7",
+            "current_url_path": "/orders/7",
+            "current_url_route": "/orders/<id>",
+        }
+    ]
+    assert gateway.cookie_names() == ["mp_id"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "app"),
+    [
+        pytest.param({"REQUEST_METHOD": "POST"}, respond(), id="a-form"),
+        pytest.param({}, respond(status="404 Not Found"), id="an-error"),
+        pytest.param({}, respond(status="OK"), id="no-status"),
+        pytest.param({}, respond([]), id="no-headers"),
+        pytest.param({}, respond(PLAIN), id="no-html"),
+    ],
+)
+def test_what_is_no_page_leaves_the_tracker_untouched(
+    seeing: Project, environ: dict[str, Any], app: Any
+) -> None:
+    environ = page_environ(**environ)
+
+    serve(wrap(seeing, app), environ)
+
+    assert environ[KEY].exchange is None
+    assert seeing.accepted == 0
+
+
+def test_no_script_makes_a_page_view(seeing: Project) -> None:
+    serve(wrap(seeing, respond()), make_environ())
+
+    assert seeing.delivered_names() == []
+
+
+def test_what_the_app_tracked_itself_is_not_tracked_twice(seeing: Project) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        get_tracker(environ).track_pageview()
+        start_response(OK, HTML)
+        return [b"ok"]
+
+    serve(wrap(seeing, app), page_environ())
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+def test_where_nobody_wants_page_views_there_are_none(project: Project) -> None:
+    environ = page_environ()
+
+    serve(wrap(project, respond()), environ)
+
+    assert environ[KEY].exchange is None
+
+
+def test_a_page_whose_body_starts_the_response_is_seen(seeing: Project) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response(OK, HTML)
+        yield b"ok"
+
+    gateway, _ = serve(wrap(seeing, app), page_environ())
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+    assert gateway.cookie_names() == ["mp_id"]
+
+
+def test_seeing_a_page_changes_no_headers_of_the_app(seeing: Project) -> None:
+    headers = list(HTML)
+
+    gateway, _ = serve(wrap(seeing, respond(headers)), page_environ())
+
+    assert headers == HTML
+    assert gateway.headers[: len(HTML)] == HTML
+
+
+def test_headers_with_any_latin_character_pass_as_they_are(seeing: Project) -> None:
+    headers = [*HTML, ("X-Name", "caf\xe9")]
+
+    gateway, _ = serve(wrap(seeing, respond(headers)), page_environ())
+
+    assert gateway.headers[: len(headers)] == headers
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+ODD_STARTS = [
+    pytest.param(OK, [*HTML, ("X-Odd", "\udcff")], id="surrogate"),
+    pytest.param(OK, [*HTML, ("X-Odd", "€")], id="beyond-latin"),
+    pytest.param(OK, [*HTML, ("X-Odd", 5)], id="number"),
+    pytest.param(OK, [*HTML, (b"X-Odd", b"5")], id="bytes"),
+    pytest.param(OK, [*HTML, ("X-Odd",)], id="no-value"),
+    pytest.param(OK, [*HTML, 5], id="no-pair"),
+    pytest.param(OK, None, id="no-headers"),
+    pytest.param(200, HTML, id="status-is-a-number"),
+    pytest.param(None, HTML, id="no-status"),
+]
+
+
+@pytest.mark.parametrize(("status", "headers"), ODD_STARTS)
+@pytest.mark.parametrize("make_app", [respond, partial(answer, [b"ok"])], ids=["unused", "used"])
+def test_what_no_server_can_send_is_no_page_and_reaches_the_server_as_it_is(
+    seeing: Project, make_app: Any, status: Any, headers: Any
+) -> None:
+    gateway, _ = serve(wrap(seeing, make_app(headers=headers, status=status)), page_environ())
+
+    ((sent_status, sent_headers),) = gateway.starts
+    assert sent_status is status
+    assert sent_headers is headers
+    assert "$mp_web_page_view" not in seeing.delivered_names()
+
+
+@pytest.mark.parametrize("status", ["\xb200 OK", "\u0662\u0660\u0660 OK"], ids=ascii)
+def test_digits_of_others_are_no_status(seeing: Project, status: str) -> None:
+    gateway, _ = serve(wrap(seeing, answer([b"ok"], HTML, status)), page_environ())
+
+    assert gateway.starts[0][0] is status
+    assert seeing.delivered_names() == ["Seen"]
+
+
+def test_a_page_is_seen_where_the_server_does_not_name_the_method(seeing: Project) -> None:
+    environ = page_environ()
+    del environ["REQUEST_METHOD"]
+
+    serve(wrap(seeing, respond()), environ)
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+def test_what_a_browser_fetches_in_case_somebody_clicks_is_no_page_view(seeing: Project) -> None:
+    serve(wrap(seeing, respond()), page_environ(HTTP_X_MOZ="prefetch"))
+
+    assert seeing.delivered_names() == []
+
+
+def fail_after(*starts: tuple[str, list[tuple[str, str]]], act: Any = None) -> Any:
+    """Answer an app that starts a page, fails, and starts again with what went wrong."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        if act is not None:
+            act(get_tracker(environ))
+        start_response(OK, HTML)
+        try:
+            int("x")
+        except ValueError:
+            for status, headers in starts:
+                start_response(status, headers, sys.exc_info())
+        return [b"sorry"]
+
+    return app
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        pytest.param([("500 Broken", HTML)], id="an-error"),
+        pytest.param([(OK, HTML)], id="an-error-that-does-not-say-so"),
+        pytest.param([(OK, HTML), ("500 Broken", HTML)], id="two-errors"),
+    ],
+)
+def test_a_page_that_failed_after_its_start_is_no_page_view(seeing: Project, starts: Any) -> None:
+    gateway, _ = serve(wrap(seeing, fail_after(*starts)), page_environ())
+
+    assert len(gateway.starts) == 1 + len(starts)
+    assert seeing.delivered_names() == []
+
+
+def test_an_error_page_is_no_page_view_where_the_start_before_was_none(seeing: Project) -> None:
+    environ = page_environ(REQUEST_METHOD="POST")
+
+    serve(wrap(seeing, fail_after((OK, HTML))), environ)
+
+    assert environ[KEY].exchange is None
+
+
+def test_what_the_app_tracked_itself_stays_when_its_page_fails(seeing: Project) -> None:
+    app = fail_after(("500 Broken", HTML), act=Tracker.track_pageview)
+
+    serve(wrap(seeing, app), page_environ())
+
+    assert seeing.delivered_names() == ["$mp_web_page_view"]
+
+
+# --- the request that runs ------------------------------------------------------------------------
+
+Requests = contextvars.ContextVar[Tracker | None]
+
+
+@pytest.fixture
+def requests(project: Project) -> Requests:
+    """Want to know which request of the project runs."""
+    project.analytics.requests = contextvars.ContextVar("requests", default=None)
+    return project.analytics.requests
+
+
+def test_whoever_asks_finds_the_request_that_runs_and_none_afterwards(
+    project: Project, requests: Requests
+) -> None:
+    found = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        found.append(requests.get())
+        return respond()(environ, start_response)
+
+    environ = make_environ()
+    serve(wrap(project, app), environ)
+
+    assert found == [environ[KEY]]
+    assert requests.get() is None
+
+
+def test_a_request_that_raises_does_not_run_any_longer(
+    project: Project, requests: Requests
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        serve(wrap(project, app), make_environ())
+
+    assert requests.get() is None
+
+
+def test_a_request_inside_of_another_one_gives_it_back(
+    project: Project, requests: Requests
+) -> None:
+    found = []
+
+    def inner(environ: Any, start_response: Any) -> Any:
+        found.append(requests.get())
+        return respond()(environ, start_response)
+
+    def outer(environ: Any, start_response: Any) -> Any:
+        serve(wrap(project, inner), make_environ())
+        found.append(requests.get())
+        return respond()(environ, start_response)
+
+    environ = make_environ()
+    serve(wrap(project, outer), environ)
+
+    assert found[0] is not found[1]
+    assert found[1] is environ[KEY]
+
+
+class Asking:
+    """A body whose every step asks which request runs."""
+
+    def __init__(self, requests: Requests) -> None:
+        self.requests = requests
+        self.found: list[Tracker | None] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.found.append(self.requests.get())
+        return self
+
+    def __next__(self) -> bytes:
+        self.found.append(self.requests.get())
+        return b"part"
+
+    def close(self) -> None:
+        self.found.append(self.requests.get())
+
+
+def test_every_step_of_a_body_runs_as_its_request_and_nothing_in_between(
+    project: Project, requests: Requests
+) -> None:
+    environ, asking = make_environ(), Asking(requests)
+    body = wrap(project, answer(asking))(environ, Gateway().start_response)
+
+    between = [requests.get()]
+    parts = iter(body)
+    for _ in range(2):
+        next(parts)
+        between.append(requests.get())
+    close(body)
+
+    assert asking.found == [environ[KEY]] * 4
+    assert [*between, requests.get()] == [None] * 4
+
+
+def test_two_bodies_in_turn_are_told_apart(project: Project, requests: Requests) -> None:
+    environs = [make_environ(), make_environ()]
+    askings = [Asking(requests), Asking(requests)]
+    calls = zip(environs, askings, strict=True)
+    bodies = [
+        iter(wrap(project, answer(asking))(environ, Gateway().start_response))
+        for environ, asking in calls
+    ]
+
+    for body in [*bodies, *bodies]:
+        next(body)
+
+    assert [asking.found for asking in askings] == [[environ[KEY]] * 3 for environ in environs]
+
+
+@pytest.mark.parametrize("step", ["__iter__", "__next__", "close"])
+def test_a_body_that_fails_does_not_run_any_longer(
+    project: Project, requests: Requests, step: str
+) -> None:
+    error = LookupError("broken")
+
+    def fail(self: Asking) -> Any:
+        raise error
+
+    body = type("Failing", (Asking,), {step: fail})(requests)
+
+    with pytest.raises(LookupError) as raised:
+        serve_one_part(wrap(project, answer(body)))
+
+    assert raised.value is error
+    assert requests.get() is None
+    assert project.delivered_names() == ["Seen"]
+
+
+def serve_one_part(app: Any) -> None:
+    """Call a WSGI app as a server does whose client leaves early."""
+    body = app(make_environ(), Gateway().start_response)
+    try:
+        next(iter(body))
+    finally:
+        close(body)
+
+
+def test_a_part_that_is_none_is_the_servers_to_refuse(project: Project, requests: Requests) -> None:
+    body = wrap(project, answer(iter([b"a", None, b"b"])))(make_environ(), Gateway().start_response)
+
+    assert list(body) == [b"a", None, b"b"]
+
+
+def tracking(client: Mixpanel) -> Flask:
+    """Answer an app that uses the official client at every place that Flask offers."""
+    app = Flask(__name__)
+
+    @app.get("/stream")
+    def stream() -> Any:
+        def parts() -> Iterator[bytes]:
+            client.track("", "Streamed")
+            yield b"part"
+            client.track("", request.args["name"])
+            yield b"rest"
+
+        return stream_with_context(parts())
+
+    @app.get("/close")
+    def leave() -> Any:
+        response = FlaskResponse("ok")
+        response.call_on_close(lambda: client.track("", "Closed"))
+        return response
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("/stream", ["Streamed", "Second"], id="stream_with_context"),
+        pytest.param("/close", ["Closed"], id="call_on_close"),
+    ],
+)
+def test_the_official_client_in_a_body_tracks_for_its_request(
+    project: Project, path: str, expected: list[str]
+) -> None:
+    client = Mixpanel("t0ken", consumer=Consumer(project.analytics))
+    environ = make_environ(PATH_INFO=path, QUERY_STRING="name=Second")
+
+    serve(wrap(project, tracking(client)), environ)
+
+    assert project.delivered_names() == expected
+    devices = {message["properties"]["$device_id"] for message in project.deliver()}
+    assert devices == {environ[KEY].device_id}
+
+
+def test_the_official_client_in_an_app_that_is_a_generator_tracks_for_its_request(
+    project: Project,
+) -> None:
+    client = Mixpanel("t0ken", consumer=Consumer(project.analytics))
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        client.track("", "Before")
+        start_response(OK, PLAIN)
+        yield b"part"
+        client.track("", "After")
+
+    serve(wrap(project, app), make_environ())
+
+    assert project.delivered_names() == ["Before", "After"]
+
+
+def test_where_nobody_asks_no_request_is_told(project: Project) -> None:
+    seen = []
+
+    def app(environ: Any, start_response: Any) -> Any:
+        seen.append(
+            [item for item in contextvars.copy_context().values() if isinstance(item, Tracker)]
+        )
+        return respond()(environ, start_response)
+
+    serve(wrap(project, app), make_environ())
+
+    assert seen == [[]]

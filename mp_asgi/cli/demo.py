@@ -8,24 +8,34 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mp_asgi.dev.judge import Mode
 
 DEFAULT_PORT = 8000
 DEFAULT_STANDIN_PORT = 8001
 TOKEN = "0" * 31 + "1"  # shaped as Mixpanel's; only the stand-in sees it
 PREFIXES = ("MIXPANEL_", "MP_ASGI_")
+# What a login means in each ID merge; examples/ call `identify` without `new_user`.
+LOGIN: "Mapping[Mode, str]" = {
+    "simplified": "Log in, and it carries your $user_id; log out, and you are new.",
+    "original": "Log in, and an $identify joins it to you; log out, and the device stays the same.",
+    "legacy": "Log in, and you are another person: only a sign-up sends a $create_alias.",
+}
 
 GUIDE = """
   {shop:<20}{shop_url}
   Mixpanel stand-in   {url}
 
 Open both. In the shop, add something to the cart: nothing arrives. Accept in the banner and add
-again: the event arrives with a $device_id. Log in, and it carries your $user_id; log out, and you
-are new. Refuse under "Privacy settings", and nothing leaves any more. Ctrl-C ends the demo.
+again: the event arrives with a $device_id.
+{login}
+Refuse under "Privacy settings", and nothing leaves any more. Ctrl-C ends the demo.
 """
 
 Server = Callable[..., AbstractContextManager[Any]]
@@ -33,7 +43,11 @@ Server = Callable[..., AbstractContextManager[Any]]
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register `mp-asgi demo`."""
-    parser = subparsers.add_parser("demo", help="run the example shop with a local Mixpanel")
+    parser = subparsers.add_parser(
+        "demo",
+        help="run the example shop with a local Mixpanel",
+        epilog="MP_ASGI_IDENTITY=original or =legacy shows Mixpanel's other ID merges.",
+    )
     parser.add_argument("--wsgi", action="store_true", help="the Flask shop, not Starlette's")
     parser.add_argument("--port", type=_parse_port, help=f"the shop's port ({DEFAULT_PORT})")
     parser.add_argument(
@@ -59,25 +73,29 @@ def _serve(args: argparse.Namespace, stack: ExitStack) -> None:
     from mp_asgi.dev.server import run_in_thread, run_wsgi_in_thread  # noqa: PLC0415 - extras
     from mp_asgi.dev.standin import StandIn  # noqa: PLC0415 - Starlette, only when it runs
 
+    mode = _read_mode()
     name, serve = "starlette_app", partial(run_in_thread, log_level="error")
     if args.wsgi:
         name, serve = "flask_app", partial(run_wsgi_in_thread)
     standin = _start(
         stack,
         run_in_thread,
-        StandIn(TOKEN),
+        StandIn(TOKEN, mode=mode),
         port=args.standin_port,
         default=DEFAULT_STANDIN_PORT,
         option="--standin-port",
     )
-    _configure(standin.url)
+    _configure(standin.url, mode)
     app = _load_app(name)
     if args.wsgi:
         # No WSGI server says when it ends; what waits is sent while the stand-in is still there.
         stack.callback(app.extensions["mixpanel"].close)
     shop = _start(stack, serve, app, port=args.port, default=DEFAULT_PORT, option="--port")
     kind = "Flask" if args.wsgi else "Starlette"
-    print(GUIDE.format(shop=f"Shop ({kind})", shop_url=shop.url, url=standin.url), flush=True)
+    guide = GUIDE.format(
+        shop=f"Shop ({kind})", shop_url=shop.url, url=standin.url, login=LOGIN[mode]
+    )
+    print(guide, flush=True)
 
 
 def _start(
@@ -93,8 +111,17 @@ def _start(
     return stack.enter_context(serve(app, 0))
 
 
-def _configure(api_host: str) -> None:
-    """Point the example at the stand-in, whatever the developer's shell says."""
+def _read_mode() -> "Mode":
+    """Answer the ID merge to show: the one setting that the demo takes from the shell."""
+    wanted = os.environ.get("MP_ASGI_IDENTITY") or "simplified"
+    for mode in LOGIN:
+        if mode == wanted:
+            return mode
+    raise RuntimeError(f"MP_ASGI_IDENTITY is {wanted!r}. Use {' or '.join(LOGIN)}.")
+
+
+def _configure(api_host: str, mode: "Mode") -> None:
+    """Point the example at the stand-in, whatever else the developer's shell says."""
     for name in [name for name in os.environ if name.startswith(PREFIXES)]:
         del os.environ[name]
     os.environ.update(
@@ -102,6 +129,7 @@ def _configure(api_host: str) -> None:
         MIXPANEL_API_HOST=api_host,
         MP_ASGI_SECRET_KEYS=secrets.token_urlsafe(32),
         MP_ASGI_FLUSH_INTERVAL="0.2",
+        MP_ASGI_IDENTITY=mode,
     )
 
 

@@ -8,24 +8,33 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from mp_asgi.analytics import make_core, make_ledger
+from mp_asgi.context.request import RequestContext
 from mp_asgi.core import Core, Handover
 from mp_asgi.errors import MixpanelASGIError
 from mp_asgi.events import Act, Link
 from mp_asgi.exchange import Exchange, Phase
+from mp_asgi.head import RequestHead
+from mp_asgi.identity import Visitor
+from mp_asgi.place import Place, normalise_path
 from mp_asgi.settings import Settings
 
 from .heard import Heard, list_signals
 
+_PAGE = "mixpanel-browser"
 _WHAT_IT_MEANS = {
     "granted": "events are sent",
     "denied": "nothing is sent, waiting events are forgotten",
     "unknown": "nothing is sent",
+}
+_LEFT_OUT = {
+    "excluded": "the path, by MP_ASGI_EXCLUDE",
+    "bot": "a bot's user agent, by MP_ASGI_EXCLUDE_BOTS",
 }
 
 
@@ -43,6 +52,10 @@ class Explanation:
     user_id: str | None
     needs_prompt: bool
     signals: Sequence[Heard]
+    adopted_from: str | None
+    sets_page_cookies: Sequence[str]
+    deletes_page_cookies: Sequence[str]
+    left_out: str | None
 
 
 class _Nowhere:
@@ -137,9 +150,10 @@ def explain(
     head = core.heads.read_asgi(core.clock(), parts.scheme, None, headers)
     exchange = Exchange(core, head, Phase.OPEN)
     exchange.track("Explained", None)
-    exchange.begin_response(None)
+    place = Place("GET", parts.path or "/", parts.query)
+    exchange.begin_response(None, place)
     headers = exchange.write_headers(200, []) or []
-    exchange.close(None)
+    exchange.close(None, place)
 
     name = core.id_style.name.encode("ascii")
     ids = [
@@ -150,18 +164,57 @@ def explain(
     visitor, decision = exchange.visitor(), exchange.decision
     logged_in = user or (known.user_id if known is not None else None)
     is_kept = visitor is not None and known is not None and visitor.device_id == known.device_id
+    adopted_from = None if visitor is None or is_kept else _find_source(core, head, visitor)
+    page_cookies = _sort_page_cookies(core, headers)
+    left_out = _find_left_out(core, head, place)
     return Explanation(
         state=decision.state.value,
         reason=decision.reason.value,
         source=decision.source,
-        sends=sink.has_accepted,
+        sends=sink.has_accepted and left_out is None,
         sets_id_cookie=bool(ids) and not is_deleted,
         deletes_id_cookie=is_deleted,
-        device_id=visitor.device_id if visitor is not None and is_kept else None,
+        device_id=visitor.device_id if visitor is not None and (is_kept or adopted_from) else None,
         user_id=None if visitor is None else visitor.user_id,
         needs_prompt=decision.needs_prompt,
         signals=list_signals(core, head, decision, logged_in),
+        adopted_from=adopted_from,
+        sets_page_cookies=page_cookies[True],
+        deletes_page_cookies=page_cookies[False],
+        left_out=left_out,
     )
+
+
+def _find_left_out(core: Core, head: RequestHead, place: Place) -> str | None:
+    """Answer why this request's events are left out whatever the visitor chose; None if not."""
+    if core.excluded is not None and core.excluded.fullmatch(normalise_path(place.path)):
+        return "excluded"
+    # Whether it came by https says nothing of who asks.
+    is_bot = core.contexts.is_bot(RequestContext(head, place, is_secure=False))
+    return "bot" if is_bot else None
+
+
+def _find_source(core: Core, head: RequestHead, visitor: Visitor) -> str | None:
+    """Answer whose ID a visitor goes on with, the page's or the app's cookie; None if ours."""
+    adopted = None if core.adopter is None else core.adopter.find(head.cookie)
+    if adopted is None or adopted.device_id != visitor.device_id:
+        return None
+    page_ids = core.page_ids if core.settings.adopt_browser_id else None
+    is_of_page = page_ids is not None and set(page_ids.find(head.cookie)) == {adopted}
+    return _PAGE if is_of_page else core.settings.adopt_cookie
+
+
+def _sort_page_cookies(
+    core: Core, headers: Iterable[tuple[bytes, bytes]]
+) -> Mapping[bool, Sequence[str]]:
+    """Answer which of mixpanel-browser's cookies the response sets, and which it only deletes."""
+    names = () if core.browser is None else (core.browser.id_name, core.browser.choice_name)
+    sorted_names: dict[bool, list[str]] = {True: [], False: []}
+    for name in names:
+        found = [value for _, value in headers if value.startswith(f"{name}=".encode("ascii"))]
+        if found:
+            sorted_names[any(b"; Max-Age=0;" not in value for value in found)].append(name)
+    return sorted_names
 
 
 def _learn_account(core: Core, settings: Settings, user: str | None) -> None:
@@ -181,12 +234,17 @@ def _render(explanation: Explanation) -> str:
         cookie = "set"
     else:
         cookie = "left as it is"
-    device = explanation.device_id or ("a new one" if explanation.sends else "not used")
+    is_used = explanation.sends or explanation.sets_id_cookie
+    device = explanation.device_id or ("a new one" if is_used else "not used")
+    page = [f"{name} set" for name in explanation.sets_page_cookies]
+    page += [f"{name} deleted" for name in explanation.deletes_page_cookies]
     rows: list[tuple[str, Any]] = [
-        ("decision", f"{explanation.state}: {_WHAT_IT_MEANS[explanation.state]}"),
+        ("decision", f"{explanation.state}: {_tell_what_it_means(explanation)}"),
         ("because", f"{explanation.reason} (source: {explanation.source})"),
+        *([("left out", _LEFT_OUT[explanation.left_out])] if explanation.left_out else ()),
         ("ID cookie", cookie),
-        ("device ID", device),
+        *([("page", ", ".join(page))] if page else ()),
+        ("device ID", device + _render_source(explanation.adopted_from)),
         ("user ID", explanation.user_id or "none"),
         ("prompt", "ask the visitor" if explanation.needs_prompt else "not needed"),
     ]
@@ -199,6 +257,18 @@ def _render(explanation: Explanation) -> str:
             *_render_signals(explanation.signals),
         ]
     )
+
+
+def _tell_what_it_means(explanation: Explanation) -> str:
+    if explanation.left_out and explanation.state == "granted":
+        return "but nothing is sent"
+    return _WHAT_IT_MEANS[explanation.state]
+
+
+def _render_source(adopted_from: str | None) -> str:
+    if adopted_from is None:
+        return ""
+    return f", adopted from {'' if adopted_from == _PAGE else 'the cookie '}{adopted_from}"
 
 
 def _render_signals(signals: Sequence[Heard]) -> Iterator[str]:

@@ -71,6 +71,8 @@ class Reason(Enum):
     COOKIE_GRANTED = "cookie-granted"
     MANAGER_GRANTED = "manager-granted"
     HEADER_GRANTED = "header-granted"
+    JOB_GRANTED = "job-granted"
+    """In the request that a job's token is from."""
     GRANT_EXPIRED = "grant-expired"
     NOTICE_CHANGED = "notice-changed"
     UNREADABLE = "unreadable"
@@ -88,7 +90,7 @@ class Decision:
         state: Granted, denied or unknown.
         reason: Which rule answered.
         source: Which signal it read: `request`, `cookie`, `script`, `header`, `cmp:NAME`,
-            `account`, `app`, `sec-gpc`, `dnt`, `process`, `policy` or `settings`.
+            `account`, `app`, `token`, `sec-gpc`, `dnt`, `process`, `policy` or `settings`.
         kind: What kind of grant; None unless granted.
         needs_prompt: Whether the visitor should be asked.
         is_stale: A grant that does not count any more: the one unknown that deletes the ID.

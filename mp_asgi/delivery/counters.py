@@ -13,6 +13,7 @@ class Stats:
     """What this process counted since it started.
 
     At rest, `accepted == delivered + waiting + buried + sum(dropped.values())`, in messages.
+    `docs/operations.md` has every counter and every reason, and what to do about it.
 
     Attributes:
         accepted: Events and profile updates that were handed over for delivery.
@@ -20,12 +21,10 @@ class Stats:
         waiting: Those whose fate is open.
         buried: Those that became dead letters.
         retried: How often a message was put back to be sent again.
-        dropped: Accepted ones that were given up, by reason: `overflow`, `stopped` (a denial),
-            `withdrawn` (the ledger says so), `erased`, `unrenderable`, `unstored` (the outbox
-            failed), `shutdown`.
+        dropped: Accepted ones that were given up, by reason.
         refused: Those that were never accepted, by reason.
-        unpersisted: Visitors whose ID could not be kept.
-        cross_site: Acts that a cross-site request attempted.
+        unpersisted: IDs and acts that no cookie of a response could keep.
+        cross_site: What another site's page attempted.
         cookie_invalid: Cookies of ours that did not verify.
         other: Everything else that was counted, by name, with `name.reason` for labelled ones.
     """

@@ -1,5 +1,6 @@
 """Remember how each endpoint fares: how much it takes at once, and when to pause."""
 
+import math
 from typing import Final
 
 from mp_asgi.events import MAX_BATCH_BYTES, Endpoint
@@ -45,8 +46,7 @@ class Circuit:
 
     def remaining(self, now: float) -> float:
         """Answer the seconds left; none if the clock was set back behind the failure."""
-        waited = now - self._since
-        return self._seconds - waited if 0 <= waited < self._seconds else 0.0
+        return remaining(self._seconds, self._since, now)
 
 
 class Lane:
@@ -55,23 +55,36 @@ class Lane:
     Attributes:
         endpoint: Whose lane this is.
         circuit: The pause after failures.
+        most_messages: Messages that a batch ever has.
         max_messages: Messages in the next batch; halved by refusals, doubled by successes.
         max_bytes: Bytes in the next batch; the same.
         trouble: The kind of failure that was logged last and has not ended; empty without one.
         lone_refusals: Single messages that were refused since the last success.
+        emptied_at: When a batch last took all that was ready, in seconds since the epoch.
     """
 
-    def __init__(self, endpoint: Endpoint, max_messages: int) -> None:
+    def __init__(self, endpoint: Endpoint, batch_size: int) -> None:
         self.endpoint = endpoint
         self.circuit = Circuit()
-        self.max_messages = self._most_messages = max_messages
+        # `/track` says 1 when one of several is valid (reference/mixpanel.md section 7): only of an
+        # alias that travels alone is that an acknowledgement. So each is a full batch, which leaves
+        # at once.
+        self.most_messages = 1 if endpoint is Endpoint.ALIASES else batch_size
+        self.max_messages = self.most_messages
         self.max_bytes = MAX_BATCH_BYTES
         self.trouble = ""
         self.lone_refusals = 0
+        self.emptied_at = -math.inf
 
     def recover(self) -> None:
         """Widen what a refusal narrowed; end every pause."""
         self.circuit.close()
         self.lone_refusals = 0
-        self.max_messages = min(self.max_messages * 2, self._most_messages)
+        self.max_messages = min(self.max_messages * 2, self.most_messages)
         self.max_bytes = min(self.max_bytes * 2, MAX_BATCH_BYTES)
+
+
+def remaining(seconds: float, since: float, now: float) -> float:
+    """Answer what is left of so many seconds; none if the clock was set back behind `since`."""
+    waited = now - since
+    return seconds - waited if 0 <= waited < seconds else 0.0

@@ -1,7 +1,9 @@
 """Decide what leaves when, and what a reply means for what waits. A machine: no clock, no socket.
 
 The driver asks `next_step`, obeys it, and reports with `receive` or `fail`. One batch is in
-flight at a time, so that profile updates keep their order.
+flight at a time, so that profile updates keep their order. An alias leaves at once and alone; what
+its user does later waits in the outbox until the alias is acknowledged or given up, and what many
+aliases let go gathers again.
 
 How a refusal without a culprit ends (an unreadable 400, `status: 0` from `/engage`): the batch
 is sent again in halves until one message remains, which is buried. Whether Mixpanel kept the
@@ -22,14 +24,15 @@ from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Message
 from mp_asgi.settings import Settings
 
 from .counters import Counters
-from .lanes import Circuit, Lane
-from .outbox.base import Leased, Outbox, Refusal
+from .lanes import Circuit, Lane, remaining
+from .outbox.base import AWAITS_ALIASES, Backlog, Leased, Outbox, Refusal
 from .replies import Judgement, Verdict, judge, printable, read_error
 from .transport import Reply
 
 MAX_WAIT_SECONDS: Final = 60.0  # how long a driver may sleep when nothing is known to come
 LEASE_SECONDS: Final = 120.0  # longer than any send takes: 5 s to connect, 30 s to read
 PROBE_SECONDS: Final = 60.0  # between tries while credentials or host are wrong
+GATHER_SECONDS: Final = 1.0  # or each of many sign-ups would be a request of a few events
 MAX_COMPLAINTS: Final = 100  # log lines about dead letters; what follows is only counted
 
 logger = logging.getLogger("mp_asgi.delivery")
@@ -101,19 +104,23 @@ class Pump:
         """Decide what to do at `now`; when flushing, batches do not wait to fill."""
         rest = MAX_WAIT_SECONDS
         for lane in tuple(self._lanes):
-            seconds = self._seconds_until_due(lane, now, is_flushing=is_flushing)
+            backlog = self._outbox.backlog(lane.endpoint, now)
+            seconds = self._seconds_until_due(lane, backlog, now, is_flushing=is_flushing)
             if seconds > 0:
                 rest = min(rest, seconds)
             elif leased := self._lease(lane, now):
                 self._lanes.remove(lane)
                 self._lanes.append(lane)
-                return Send(Batch(lane.endpoint, tuple(leased)))
+                batch = Batch(lane.endpoint, tuple(leased))
+                if len(batch.messages) >= backlog.messages:
+                    lane.emptied_at = now
+                return Send(batch)
         return Wait(rest)
 
     def receive(self, batch: Batch, reply: Reply, now: float) -> None:
         """Settle a batch that was answered."""
         self._host.close()
-        lane = self._lane_of(batch)
+        lane = self._lane_of(batch.endpoint)
         judgement = judge(batch.endpoint, reply, batch.messages, now)
         match judgement.verdict:
             case Verdict.DELIVERED | Verdict.PARTLY:
@@ -133,7 +140,7 @@ class Pump:
 
     def fail(self, batch: Batch, error: Unavailable, now: float) -> None:
         """Settle a batch that got no answer."""
-        lane = self._lane_of(batch)
+        lane = self._lane_of(batch.endpoint)
         text = printable(str(error))
         self._complain(lane, "unavailable", text)
         self._host.back_off(now, self._random())
@@ -144,7 +151,7 @@ class Pump:
 
     def postpone(self, batch: Batch, now: float) -> None:
         """Give a batch back of which nobody can say now whether it may leave."""
-        self._lane_of(batch).circuit.back_off(now, self._random())
+        self._lane_of(batch.endpoint).circuit.back_off(now, self._random())
         self._counters.count("retried", len(batch.messages))
         self._release(batch.leased, now)
 
@@ -158,18 +165,30 @@ class Pump:
         kept = tuple(leased for leased, is_allowed in pairs if is_allowed)
         return Batch(batch.endpoint, kept) if kept else None
 
-    def _seconds_until_due(self, lane: Lane, now: float, *, is_flushing: bool) -> float:
-        backlog = self._outbox.backlog(lane.endpoint, now)
+    def _seconds_until_due(
+        self, lane: Lane, backlog: Backlog, now: float, *, is_flushing: bool
+    ) -> float:
         if not backlog.messages:
             return MAX_WAIT_SECONDS
         if pause := max(self._host.remaining(now), lane.circuit.remaining(now)):
             return pause
-        is_full = backlog.messages >= lane.max_messages or backlog.size_bytes >= lane.max_bytes
-        # Negative if the clock was set back: then the past is unknown, and it leaves.
-        waited = now - backlog.waiting_since
-        if is_full or is_flushing or not 0 <= waited < self._settings.flush_interval:
+        if backlog.messages >= lane.max_messages or backlog.size_bytes >= lane.max_bytes:
             return 0.0
-        return self._settings.flush_interval - waited
+        gathering = remaining(GATHER_SECONDS, lane.emptied_at, now)
+        if gathering and self._has_alias_to_send(lane, now):
+            return gathering
+        if is_flushing:
+            return 0.0
+        return remaining(self._settings.flush_interval, backlog.waiting_since, now)
+
+    def _has_alias_to_send(self, lane: Lane, now: float) -> bool:
+        """Whether an alias can leave now that may let somebody go on this lane."""
+        aliases = self._lane_of(Endpoint.ALIASES)
+        return (
+            lane.endpoint in AWAITS_ALIASES
+            and not aliases.circuit.remaining(now)
+            and self._outbox.backlog(Endpoint.ALIASES, now).messages > 0
+        )
 
     def _lease(self, lane: Lane, now: float) -> list[Leased]:
         while True:
@@ -180,15 +199,15 @@ class Pump:
                 max_bytes=lane.max_bytes,
                 seconds=LEASE_SECONDS,
             )
-            if not leased or not self._must_split(leased[0]):
+            if not leased or not self._must_split(lane, leased[0]):
                 return leased
             self._outbox.split(leased[0].id)
 
-    def _must_split(self, leased: Leased) -> bool:
+    def _must_split(self, lane: Lane, leased: Leased) -> bool:
         entry = leased.entry
         return len(entry.messages) > 1 and (
             not entry.is_repeatable
-            or len(entry.messages) > self._settings.batch_size
+            or len(entry.messages) > lane.most_messages
             or entry.size_bytes > MAX_BATCH_BYTES
         )
 
@@ -249,11 +268,12 @@ class Pump:
             logger.error(
                 "Mixpanel answers %s with status %d%s. Nothing is lost yet: it is tried again "
                 "every %d seconds. Check MIXPANEL_TOKEN, MIXPANEL_REGION or MIXPANEL_API_HOST, "
-                "and the service account if there is one.",
+                "and the service account if there is one.%s",
                 lane.endpoint.value,
                 reply.status,
                 f" ({error})" if error else "",
                 PROBE_SECONDS,
+                self._tell_who_waits(lane),
             )
         lane.circuit.open(now, PROBE_SECONDS)
         self._counters.count("retried", len(batch.messages))
@@ -278,8 +298,8 @@ class Pump:
         lane.circuit.back_off(now, self._random(), least=least)
         rest = [leased for leased in batch.leased if leased not in without]
         oldest_tried = now - self._settings.retry_budget
-        expired = [leased for leased in rest if leased.entry.tracked_at < oldest_tried]
-        kept = [leased for leased in rest if leased.entry.tracked_at >= oldest_tried]
+        expired = [leased for leased in rest if leased.put_at < oldest_tried]
+        kept = [leased for leased in rest if leased.put_at >= oldest_tried]
         self._bury_whole(expired, "expired", text, now)
         self._counters.count("retried", sum(len(leased.entry.messages) for leased in kept))
         self._release(kept, now)
@@ -318,8 +338,16 @@ class Pump:
         if lane.trouble != trouble:
             lane.trouble = trouble
             logger.warning(
-                "Sending to %s failed and is tried again: %s.", lane.endpoint.value, text
+                "Sending to %s failed and is tried again: %s.%s",
+                lane.endpoint.value,
+                text,
+                self._tell_who_waits(lane),
             )
 
-    def _lane_of(self, batch: Batch) -> Lane:
-        return next(lane for lane in self._lanes if lane.endpoint is batch.endpoint)
+    def _tell_who_waits(self, lane: Lane) -> str:
+        if lane.endpoint is not Endpoint.ALIASES:
+            return ""
+        return f" {self._outbox.stats().behind_aliases} messages of its users wait for it."
+
+    def _lane_of(self, endpoint: Endpoint) -> Lane:
+        return next(lane for lane in self._lanes if lane.endpoint is endpoint)

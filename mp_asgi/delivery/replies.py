@@ -70,7 +70,7 @@ def judge(endpoint: Endpoint, reply: Reply, messages: Sequence[Message], now: fl
     answer = _parse(reply.body)
     if endpoint is Endpoint.EVENTS:
         return Judgement(_judge_import(answer), text)
-    return Judgement(_judge_profiles(answer, text), text)
+    return Judgement(_judge_verbose(answer, text), text)
 
 
 def printable(text: str) -> str:
@@ -104,7 +104,7 @@ def _judge_import(answer: Any) -> Verdict:
     return Verdict.DELIVERED if is_success else Verdict.UNCLEAR
 
 
-def _judge_profiles(answer: Any, text: str) -> Verdict:
+def _judge_verbose(answer: Any, text: str) -> Verdict:
     # With `verbose` an object; a proxy that drops the query gets the bare digit.
     status = answer.get("status") if isinstance(answer, dict) else answer
     # No set: what a stranger sends may be unhashable.

@@ -1,4 +1,8 @@
-"""Move what was submitted into the outbox. The network has no part in it and cannot delay it."""
+"""Move what was submitted into the outbox. The network has no part in it and cannot delay it.
+
+Nothing that the app's or a storage's code raises may end the thread, not even what Python lets pass
+by `except Exception` (SystemExit, CancelledError, gevent's Timeout): nothing would be stored again.
+"""
 
 import logging
 import threading
@@ -129,7 +133,7 @@ class Storer(Generic[T]):
     def _entries_of(self, item: T, count: int) -> Sequence[Entry]:
         try:
             entries = self._render(item)
-        except Exception as error:  # noqa: BLE001  # this item is dropped and counted, no other
+        except BaseException as error:  # noqa: BLE001  # drops and counts this item, no other
             self._counters.count("accepted", count)
             self._counters.count("dropped", count, "unrenderable")
             text = "A hand-over could not be rendered; its events are dropped"
@@ -143,7 +147,7 @@ class Storer(Generic[T]):
         """Put entries that were submitted as `count` messages, and count what became of them."""
         try:
             result = self._outbox.put(entries, self._clock())
-        except Exception as error:  # noqa: BLE001  # foreign storage; dropped and counted
+        except BaseException as error:  # noqa: BLE001  # foreign storage; dropped and counted
             self._counters.count("dropped", _count_messages(entries), "unstored")
             self._tell("unstored", "The outbox did not store; events are dropped", error)
         else:
@@ -156,13 +160,13 @@ class Storer(Generic[T]):
     def _forget(self, item: Stop) -> None:
         try:
             forgotten = self._outbox.forget(item.keys, item.at)
-        except Exception as error:  # noqa: BLE001  # foreign storage; the stop is lost, and said so
+        except BaseException as error:  # noqa: BLE001  # foreign storage; the loss is said
             self._counters.count("stop_lost")
             self._tell("stop", "The outbox did not forget a visitor who denied", error)
         else:
             self._counters.count("dropped", forgotten, "stopped")
 
-    def _tell(self, problem: str, text: str, error: Exception | None = None) -> None:
+    def _tell(self, problem: str, text: str, error: BaseException | None = None) -> None:
         if problem not in self._told:
             self._told.add(problem)
             # Only the type: the text of a foreign error may quote a property.

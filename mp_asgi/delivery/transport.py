@@ -81,10 +81,7 @@ class HTTPTransport:
 
         from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
-        headers = {"Content-Type": "application/json", "User-Agent": f"mp-asgi/{__version__}"}
-        if endpoint is Endpoint.EVENTS:
-            body = gzip.compress(body, compresslevel=1)
-            headers |= {"Content-Encoding": "gzip", "Authorization": self._authorization()}
+        headers, body = self._render(endpoint, body)
         try:
             connection = self._connected()
         except (HTTPError, HTTPException, OSError) as error:
@@ -141,9 +138,23 @@ class HTTPTransport:
         names = {name.lower(): value for name, value in response.headers.items()}
         return Reply(response.status, bytes(read[:MAX_REPLY_BYTES]), names)
 
+    def _render(self, endpoint: Endpoint, body: bytes) -> tuple[dict[str, str], bytes]:
+        """Answer the headers and the body in the form that the endpoint documents."""
+        headers = {"Content-Type": "application/json", "User-Agent": f"mp-asgi/{__version__}"}
+        if endpoint is Endpoint.EVENTS:
+            body = gzip.compress(body, compresslevel=1)
+            headers |= {"Content-Encoding": "gzip", "Authorization": self._authorization()}
+        elif endpoint is Endpoint.ALIASES:
+            # The only form that identity.openapi.yaml has for `$create_alias`.
+            body = urlencode({"data": body}).encode("ascii")
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        return headers, body
+
     def _target(self, endpoint: Endpoint) -> str:
         # `$ip` and `ip` are in the messages; a query would speak for all of them.
         query = {"strict": "1"} if endpoint is Endpoint.EVENTS else {"verbose": "1"}
+        if endpoint is Endpoint.ALIASES:
+            query["ip"] = "0"  # never the place of this server (reference/mixpanel.md section 2.3)
         if endpoint is Endpoint.EVENTS and self._settings.service_account_username:
             query["project_id"] = self._settings.project_id
         return f"{endpoint.value}?{urlencode(query)}"

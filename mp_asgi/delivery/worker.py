@@ -8,13 +8,14 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from mp_asgi.events import Act, Entry, Link, Stop
 from mp_asgi.settings import Settings
@@ -26,6 +27,8 @@ from .recorder import Recorder
 from .sender import Sender
 from .storer import Intake, Mark, Storer
 from .transport import Transport
+
+_LAST: Final = -100  # of multiprocessing's finalizers: the others may still track
 
 T = TypeVar("T")
 
@@ -137,6 +140,7 @@ class Worker(Generic[T]):
         # By process: a lock that another thread held at the fork stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
         self._exit_hook = partial(_exit, weakref.ref(self))
+        self._exit_hooks = contextlib.ExitStack()  # takes them back
         self._is_exit_hooked = False
         self._is_fork_hooked = False
         self._is_over = False
@@ -232,8 +236,9 @@ class Worker(Generic[T]):
             )
             return False
         # Nothing is left that the end of the process could lose.
-        atexit.unregister(self._exit_hook)
-        self._is_exit_hooked = False
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            self._exit_hooks.close()
+            self._is_exit_hooked = False
         return True
 
     def fence(self, timeout: float) -> bool:
@@ -275,7 +280,8 @@ class Worker(Generic[T]):
     def exit(self) -> None:
         """Deliver what can be delivered in time and drop the rest: the interpreter ends.
 
-        Registered with `atexit`. Threads cannot start any more; a later submit is dropped.
+        Registered with `atexit`, and with `multiprocessing` where that is used; may come twice.
+        Threads cannot start any more; a later submit is dropped.
         """
         home = self._home
         if home.pid != os.getpid():
@@ -392,6 +398,7 @@ class Worker(Generic[T]):
         self._home = self._new_home()
         self._run = None
         self._running_pid = 0
+        self._is_exit_hooked = False  # multiprocessing forgets its parent's finalizers
 
     def _hook(self) -> None:
         if not self._is_fork_hooked and hasattr(os, "register_at_fork"):
@@ -400,6 +407,11 @@ class Worker(Generic[T]):
         if not self._is_exit_hooked:
             self._is_exit_hooked = True
             atexit.register(self._exit_hook)
+            self._exit_hooks.callback(atexit.unregister, self._exit_hook)
+            # Its children end by os._exit, and run no more than its finalizers.
+            if util := sys.modules.get("multiprocessing.util"):
+                finalizer = util.Finalize(None, self._exit_hook, exitpriority=_LAST)
+                self._exit_hooks.callback(finalizer.cancel)
 
     def _overflow(self, count: int) -> None:
         self._drop(count, "overflow")

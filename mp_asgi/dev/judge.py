@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Mode = Literal["simplified", "original"]
+Mode = Literal["simplified", "original", "legacy"]
 
 HOUR_SECONDS = 3_600
 TRACK_MAX_AGE_SECONDS = 5 * 86_400  # reference/track-event: older events are dropped

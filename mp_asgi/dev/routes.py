@@ -2,6 +2,7 @@
 
 import base64
 import ipaddress
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -131,25 +132,10 @@ class _CutOff(Response):
 
 
 async def _view(standin: "StandIn", request: Request) -> Response:
-    content: Any
-    match request.path_params["view"]:
-        case "events":
-            content = standin.events
-        case "people":
-            content = standin.people
-        case "groups":
-            content = standin.groups
-        case "requests":
-            content = [_request_content(item) for item in standin.requests]
-        case "jobs":
-            content = _jobs(standin)
-        case "rejected":
-            content = [asdict(item) for item in standin.rejected]
-        case "feed":
-            content = _feed(standin, request)
-        case _:
-            return _respond(text_reply(404, "Not found.\n"))
-    return _respond(json_reply(200, content, {"Cache-Control": "no-store"}))
+    view = _VIEWS.get(request.path_params["view"])
+    if view is None:
+        return _respond(text_reply(404, "Not found.\n"))
+    return _respond(json_reply(200, view(standin, request), {"Cache-Control": "no-store"}))
 
 
 def _feed(standin: "StandIn", request: Request) -> dict[str, Any]:
@@ -161,6 +147,19 @@ def _feed(standin: "StandIn", request: Request) -> dict[str, Any]:
 
 def _jobs(standin: "StandIn") -> list[dict[str, Any]]:
     return [job.content() for job in standin.privacy.jobs]
+
+
+def _visitors(standin: "StandIn", _: Request) -> dict[str, Any]:
+    visitors = [
+        {
+            "canonical_id": cluster.canonical_id,
+            "distinct_ids": cluster.distinct_ids,
+            "events": len(cluster.events),
+            "failures": [failure.reason for failure in cluster.failures],
+        }
+        for cluster in standin.clusters()
+    ]
+    return {"mode": standin.mode, "visitors": visitors}
 
 
 def _whole_number(text: str) -> int:
@@ -219,3 +218,15 @@ async def _page(page: str, request: Request) -> Response:
 def _respond(reply: Reply) -> Response:
     headers = {**reply.headers, "X-Content-Type-Options": "nosniff"}
     return Response(reply.body, reply.status, headers=headers, media_type=reply.media_type)
+
+
+_VIEWS: Mapping[str, Callable[["StandIn", Request], Any]] = {
+    "events": lambda standin, _: standin.events,
+    "people": lambda standin, _: standin.people,
+    "groups": lambda standin, _: standin.groups,
+    "visitors": _visitors,
+    "requests": lambda standin, _: [_request_content(item) for item in standin.requests],
+    "rejected": lambda standin, _: [asdict(item) for item in standin.rejected],
+    "jobs": lambda standin, _: _jobs(standin),
+    "feed": _feed,
+}

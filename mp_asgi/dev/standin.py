@@ -13,6 +13,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from . import replies
+from .clusters import Cluster, Failure, Register
 from .faults import Fault, Misbehaviour, Orders
 from .judge import JUDGES, Mode, Problem, judge_import
 from .privacy import ROOT, Privacy
@@ -32,7 +33,7 @@ class StandIn:
 
     Args:
         token: The only project token that `/import` believes; any if empty.
-        mode: How the project merges IDs, which decides what an event must carry.
+        mode: How the project merges IDs, which decides what an event must carry and who is who.
         clock: Seconds since the epoch; decides about old and future events.
         max_bytes: Largest request, as sent and uncompressed.
         oauth_token: The only bearer token that the GDPR API believes; any if empty.
@@ -88,6 +89,24 @@ class StandIn:
     def rejected(self) -> list[Rejected]:
         """Messages that do not count, and why."""
         return self.records.rejected
+
+    def clusters(self) -> list[Cluster]:
+        """Answer the people that Mixpanel makes of the events so far, first seen first."""
+        return self._register().clusters()
+
+    def who_is(self, who: str | Mapping[str, Any]) -> str:
+        """Answer the canonical ID of a `distinct_id`, or of the person of an event.
+
+        Two events are one person's if the answers are equal.
+
+        Raises:
+            LookupError: It did not arrive, or it is nobody's.
+        """
+        return self._register().who_is(who)
+
+    def failures(self) -> list[Failure]:
+        """Answer the events whose IDs Mixpanel does not join, each with its failure property."""
+        return self._register().failures()
 
     def duplicates(self) -> dict[tuple[str, ...], int]:
         """Answer what arrived more than once, by Mixpanel's key, with its count.
@@ -179,6 +198,9 @@ class StandIn:
         ]
         self.records.add(received, accepted, rejected, now=self.clock())
         return reply, order
+
+    def _register(self) -> Register:
+        return Register(self.events, self.mode)
 
     def _reply_to(
         self, request: WireRequest, failing: Misbehaviour | None

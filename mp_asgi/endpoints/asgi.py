@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mp_asgi.tracker import get_tracker
 
-from .message import MAX_BODY_BYTES, ReadHeader, Request
+from .message import ReadHeader, Request
 from .mount import Mount
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def mount_asgi(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 async def _serve(mount: Mount, scope: Scope, receive: Receive, send: Send) -> None:
-    method, body = scope["method"], await _read_body(scope, receive)
-    request = Request(method, _read_path(scope), _header_reader(scope), body)
+    path = _read_path(scope)
+    body = await _read_body(scope, receive, mount.max_body_bytes(path))
+    query = scope.get("query_string") or b""
+    request = Request(scope["method"], path, _header_reader(scope), body, query)
     response = mount.answer(request, get_tracker(scope))
     headers = [*response.headers]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -56,16 +58,16 @@ def _read_path(scope: Scope) -> str:
     return path.removeprefix((scope.get("root_path") or "").rstrip("/"))
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
+async def _read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Read no more than is needed to see that it is too much; empty if the client hung up."""
-    body, is_more = b"", scope["method"] == "POST"
-    while is_more and len(body) <= MAX_BODY_BYTES:
+    body, is_more = bytearray(), scope["method"] == "POST"
+    while is_more and len(body) <= max_bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             return b""  # half a decision is none; who is outside of us still gets a response
         body += message.get("body", b"")
         is_more = message.get("more_body", False)
-    return body
+    return bytes(body)
 
 
 def _header_reader(scope: Scope) -> ReadHeader:

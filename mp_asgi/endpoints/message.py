@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mp_asgi.consent.signals import is_cross_site
+from mp_asgi.tracker import Tracker
 
 MAX_BODY_BYTES = 16_384  # a decision takes 300; a form may carry its framework's fields, too
 
@@ -21,6 +22,10 @@ PRIVATE: Headers = [
 """What is said about one visitor; no header here lets another origin read it."""
 
 
+PLAIN: Headers = [(b"content-type", b"text/plain"), *PRIVATE[1:]]
+"""The same for an answer that is no JSON."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the core needs to know.
@@ -29,13 +34,15 @@ class Request:
         method: In capitals.
         path: Inside the app.
         header: Answers a header by its lower-case name; several are joined by a comma.
-        body: Of a POST; longer than `MAX_BODY_BYTES` if there was more than that.
+        body: Of a POST; longer than the path's limit if there was more than that.
+        query: Raw, without its question mark.
     """
 
     method: str
     path: str
     header: ReadHeader
     body: bytes = b""
+    query: bytes = b""
 
 
 class Response(NamedTuple):
@@ -50,6 +57,9 @@ class Response(NamedTuple):
     status: int
     headers: Headers
     body: Callable[[], bytes]
+
+
+Answer = Callable[[Request, Tracker], Response]
 
 
 def say(status: int, value: Any, *headers: tuple[bytes, bytes]) -> Response:

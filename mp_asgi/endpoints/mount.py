@@ -1,7 +1,7 @@
 """Answer what is asked of our endpoints. Sans-IO: both doors ask the same object."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,9 +13,12 @@ from mp_asgi.events import Notice
 from mp_asgi.settings import Settings
 from mp_asgi.tracker import Tracker
 
-from .message import PRIVATE, Headers, Request, Response, render, say
+from .browser_wire import MAX_BATCH_BYTES
+from .first_party import FirstParty
+from .identity import agree_on_ids
+from .message import MAX_BODY_BYTES, PRIVATE, Answer, Headers, Request, Response, render, say
 from .notices import Notices
-from .posted import Posted, Refusal, read_posted
+from .posted import Posted, Refusal, read_posted, refuse
 from .script import Script
 from .texts import check_notice
 
@@ -26,14 +29,14 @@ _READ: Final = ("GET", "HEAD")
 _UNASKED: Final = frozenset({Reason.NO_CHOICE, Reason.OPT_OUT_DEFAULT, Reason.COOKIELESS})
 """Why a decision stands that no choice of the visitor's has led to."""
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
-_Answer = Callable[[Request, Tracker], Response]
 
 
 class Mount:
     """The endpoints of one site.
 
     Args:
-        settings: `mount` and `gpc_since` say which there are.
+        settings: `mount`, `gpc_since`, `first_party`, `adopt_browser_id` and `share_id` say which
+            there are.
 
     Raises:
         SettingsError: A text of `notice` is missing or wrong.
@@ -46,7 +49,11 @@ class Mount:
         self._notices = Notices(settings.notice, settings.consent_scope)
         self._under = (f"{settings.mount}/",) if settings.mount else ()
         self._gpc_path = GPC_PATH if settings.gpc_since else None
-        self._routes: Mapping[str, Mapping[str, _Answer]] = {
+        self._batches = FirstParty(settings).routes if settings.first_party else {}
+        is_hybrid = settings.adopt_browser_id or settings.share_id
+        self._routes: Mapping[str, Mapping[str, Answer]] = {
+            **self._batches,
+            **({f"{settings.mount}/identity": {"POST": agree_on_ids}} if is_hybrid else {}),
             f"{settings.mount}/consent": {**_reads(self._tell_state), "POST": self._decide},
             f"{settings.mount}/banner.js": _script("banner.js", self._values()),
             f"{settings.mount}/bridge.js": _script("bridge.js", self._values()),
@@ -62,6 +69,10 @@ class Mount:
         """Whether a path inside the app is ours."""
         return path.startswith(self._under) or path == self._gpc_path
 
+    def max_body_bytes(self, path: str) -> int:
+        """Answer how many bytes a body for a path of ours may have; a door reads one more."""
+        return MAX_BATCH_BYTES if path in self._batches else MAX_BODY_BYTES
+
     def answer(self, request: Request, tracker: Tracker) -> Response:
         """Answer a request for a path of ours."""
         answers = self._routes.get(request.path)
@@ -72,6 +83,8 @@ class Mount:
             allow = (b"allow", ", ".join(answers).encode())
             return say(405, {"error": "This endpoint knows no such method."}, allow)
         response = answer(request, tracker)
+        if tracker.exchange is not None:
+            tracker.exchange.is_at_mount = True
         return response._replace(body=bytes) if request.method == "HEAD" else response
 
     def _tell_state(self, request: Request, tracker: Tracker) -> Response:
@@ -80,9 +93,7 @@ class Mount:
     def _decide(self, request: Request, tracker: Tracker) -> Response:
         posted = read_posted(request)
         if isinstance(posted, Refusal):
-            if posted.status == 403:  # noqa: PLR2004  # Forbidden
-                tracker.core.sink.count("cross_site")  # RULES section 2, rule 1
-            return say(posted.status, {"error": posted.message})
+            return refuse(posted, tracker)
         if conflict := self._take(posted, request, tracker):
             return self._show(409, request, tracker, conflict=conflict)
         if posted.return_to:
@@ -159,10 +170,10 @@ class Mount:
         return say(200, {"gpc": True, "lastUpdate": since.isoformat()})
 
 
-def _reads(answer: _Answer) -> dict[str, _Answer]:
+def _reads(answer: Answer) -> dict[str, Answer]:
     return dict.fromkeys(_READ, answer)
 
 
-def _script(name: str, values: Mapping[str, str]) -> Mapping[str, _Answer]:
+def _script(name: str, values: Mapping[str, str]) -> Mapping[str, Answer]:
     script = Script(name, values)
     return _reads(lambda request, _: script.answer(request.header))

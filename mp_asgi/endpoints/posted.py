@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, quote
 
-from .message import MAX_BODY_BYTES, Request, is_same_origin
+from mp_asgi.tracker import Tracker
+
+from .message import MAX_BODY_BYTES, Request, Response, is_same_origin, say
 from .texts import LANGUAGE
 
 MAX_FIELDS: Final = 64
@@ -18,7 +20,7 @@ _URL_CHARACTERS: Final = "/?#[]@!$&'()*+,;=:%~-._"
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _BANNER: Final = "banner"
 _SOURCE: Final = re.compile(r"banner|cmp:[a-z0-9-]{1,40}")
-_TRUTHS: Final = frozenset({"override_gpc", "fresh"})
+_TRUTHS: Final = frozenset({"override_gpc", "fresh", "$had_persisted_distinct_id"})
 _FORM_TRUTH: Final = {"true": True, "1": True, "on": True, "false": False, "0": False}
 
 
@@ -46,27 +48,46 @@ class Posted(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a posted decision does not count: an HTTP status and a sentence."""
+    """Why what was posted does not count: an HTTP status and a sentence."""
 
     status: int
     message: str
 
 
-def read_posted(request: Request) -> Posted | Refusal:
-    """Read a decision, or say why it is none."""
-    if not is_same_origin(request.header):
-        return Refusal(403, "Only pages of this origin may post a decision.")
+def refuse(refusal: Refusal, tracker: Tracker) -> Response:
+    """Answer a refusal; what came from elsewhere is counted (RULES section 2, rule 1)."""
+    if refusal.status == 403:  # noqa: PLR2004  # Forbidden
+        tracker.core.sink.count("cross_site")
+    return say(refusal.status, {"error": refusal.message})
+
+
+def check_origin(request: Request) -> Refusal | None:
+    """Refuse what no page of this origin has sent."""
+    if is_same_origin(request.header):
+        return None
+    return Refusal(403, "Only pages of this origin may ask.")
+
+
+def read_fields(request: Request) -> Mapping[str, Any] | Refusal:
+    """Read the fields of a posted form or JSON object, or say why there are none."""
+    if refusal := check_origin(request):
+        return refusal
     if len(request.body) > MAX_BODY_BYTES:
-        return Refusal(413, f"A decision has at most {MAX_BODY_BYTES} bytes.")
+        return Refusal(413, f"At most {MAX_BODY_BYTES} bytes may be posted.")
     media_type = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
     parse = _PARSERS.get(media_type)
     if parse is None:
         return Refusal(415, "Post application/json or application/x-www-form-urlencoded.")
     try:
-        fields = parse(request.body)
+        return parse(request.body)
     except (ValueError, RecursionError):
         return Refusal(400, "The body cannot be read, or names a field twice.")
-    return _read_fields(fields)
+
+
+def read_posted(request: Request) -> Posted | Refusal:
+    """Read a decision, or say why it is none."""
+    fields = read_fields(request)
+    return fields if isinstance(fields, Refusal) else _read_decision(fields)
 
 
 def _parse_json(body: bytes) -> Mapping[str, Any]:
@@ -118,7 +139,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
 }
 
 
-def _read_fields(fields: Mapping[str, Any]) -> Posted | Refusal:
+def _read_decision(fields: Mapping[str, Any]) -> Posted | Refusal:
     """Check the fields we know; any other is the page's own, such as a token of its framework."""
     for name, is_valid in _FIELDS.items():
         if name in fields and not is_valid(fields[name]):

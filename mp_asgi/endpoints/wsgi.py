@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mp_asgi.tracker import get_tracker
 
-from .message import MAX_BODY_BYTES, ReadHeader, Request
+from .message import ReadHeader, Request
 from .mount import Mount
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ def mount_wsgi(app: WSGIApplication, settings: Settings) -> WSGIApplication:
 def _serve(
     mount: Mount, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    method, body = environ["REQUEST_METHOD"], _read_body(environ)
-    request = Request(method, _read_path(environ), _header_reader(environ), body)
+    path = _read_path(environ)
+    body = _read_body(environ, mount.max_body_bytes(path))
+    query = environ.get("QUERY_STRING", "").encode("latin-1", "replace")
+    request = Request(environ["REQUEST_METHOD"], path, _header_reader(environ), body, query)
     response = mount.answer(request, get_tracker(environ))
     headers = [(name.decode(), value.decode("latin-1")) for name, value in response.headers]
     start_response(f"{response.status} {HTTPStatus(response.status).phrase}", headers)
@@ -59,7 +61,7 @@ def _read_path(environ: WSGIEnvironment) -> str:
     return path
 
 
-def _read_body(environ: WSGIEnvironment) -> bytes:
+def _read_body(environ: WSGIEnvironment, max_bytes: int) -> bytes:
     """Read no more than is needed to see that it is too much; empty if the client hung up."""
     if environ["REQUEST_METHOD"] != "POST":
         return b""
@@ -68,7 +70,7 @@ def _read_body(environ: WSGIEnvironment) -> bytes:
     # Without a length, only a server that ends the input itself may be read from.
     if not is_told and not environ.get("wsgi.input_terminated"):
         return b""
-    wanted = min(int(length[:_MAX_DIGITS]), MAX_BODY_BYTES + 1) if is_told else MAX_BODY_BYTES + 1
+    wanted = min(int(length[:_MAX_DIGITS]), max_bytes + 1) if is_told else max_bytes + 1
     try:
         body: bytes = environ["wsgi.input"].read(wanted)
     except Exception:  # noqa: BLE001  # servers raise what they like when the client is gone

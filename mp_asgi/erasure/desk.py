@@ -117,17 +117,23 @@ class Desk:
         return asked
 
     def _place(self, batch: Sequence[Person], compliance: Compliance) -> Job:
-        ids = [person.distinct_id for person in batch]
+        ids = [distinct_id for person in batch for distinct_id in person.distinct_ids]
         task_id = self._api.create(self._kind, ids, compliance)
         return Job(task_id, batch[0].subject, tuple(person.key for person in batch))
 
 
 def _divide(people: Sequence[Person]) -> list[list[Person]]:
-    return [
-        group[start : start + MAX_IDS]
-        for group in _group(people)
-        for start in range(0, len(group), MAX_IDS)
-    ]
+    """Answer batches of one kind; all that Mixpanel knows a person by is in one of them."""
+    batches: list[list[Person]] = []
+    for group in _group(people):
+        room = 0
+        for person in group:
+            if len(person.distinct_ids) > room:
+                batches.append([])
+                room = MAX_IDS
+            batches[-1].append(person)
+            room -= len(person.distinct_ids)
+    return batches
 
 
 def _group(people: Sequence[Person]) -> list[list[Person]]:

@@ -131,7 +131,7 @@ class Eraser:
     ) -> tuple[list[Person], Receipt]:
         everybody: list[Person] = []
         # Another process may have kept a link to itself until now: its device goes the same way.
-        while len(found := self.find(people, receipt)) > len(everybody):
+        while (found := self.find(people, receipt)) != everybody:
             everybody = found
             if reveals:
                 ids = [*receipt.ids, *((person.subject, person.id) for person in everybody)]

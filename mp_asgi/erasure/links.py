@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mp_asgi.events import Link, Subject
+from mp_asgi.identity import Origin
 
-from .people import PeopleReader, Person
+from .people import PeopleReader, Person, unite
 
 
 class Links(Protocol):
@@ -19,7 +20,7 @@ class Links(Protocol):
 def find_everybody(
     people: Sequence[Person], links: Links | None, reader: PeopleReader, until: float
 ) -> list[Person]:
-    """Answer these people, and the devices that the users among them were on.
+    """Answer these people, and the devices that the users among them were on, each once.
 
     Args:
         people: Who was named.
@@ -27,12 +28,9 @@ def find_everybody(
         reader: Makes people of device IDs.
         until: Seconds since the epoch; a device that came later is passed over.
     """
-    found = {person.key: person for person in people}
-    for person in people:
-        if links is None or person.subject is not Subject.USER:
-            continue
-        for link in links.links_of_user(person.key):
-            if link.at <= until:
-                device = reader.device(link.device_id)
-                found.setdefault(device.key, device)
-    return list(found.values())
+    if links is None:
+        return unite(people)
+    users = [person for person in people if person.subject is Subject.USER]
+    met = [link for user in users for link in links.links_of_user(user.key) if link.at <= until]
+    devices = [reader.device(link.device_id, [*map(Origin, link.origins)]) for link in met]
+    return unite([*people, *devices])

@@ -4,19 +4,26 @@ What Mixpanel would refuse is refused here, before anything is sent: one invalid
 whole request (RULES section 3).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from mp_asgi.errors import InvalidEvent, MixpanelASGIError
 from mp_asgi.events import Subject
-from mp_asgi.identity import IdentityMode, Visitor, read_user_id
+from mp_asgi.identity import (
+    DEVICE_PREFIX,
+    MAX_ID_BYTES,
+    IdentityMode,
+    Origin,
+    Visitor,
+    read_user_id,
+)
 from mp_asgi.signing import CookieSigner
 from mp_asgi.wire import KeyMaker
 
 MAX_PROBLEMS: Final = 20  # lines that are named; a wrong file has thousands
 
-_DEVICE_PREFIX: Final = "$device:"  # as Mixpanel shows a device
+_REFUSED: Final = "Mixpanel refuses this {}, or it names nobody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +34,13 @@ class Person:
         subject: Which of the two.
         id: Raw: the user ID or the device ID.
         key: Its keyed hash, as in outbox and ledger.
-        distinct_id: As Mixpanel knows it.
+        distinct_ids: As Mixpanel knows it; at least one.
     """
 
     subject: Subject
     id: str = field(repr=False)
     key: bytes
-    distinct_id: str = field(repr=False)
+    distinct_ids: tuple[str, ...] = field(repr=False)
 
 
 class UnreadablePeople(MixpanelASGIError, ValueError):
@@ -61,18 +68,32 @@ class PeopleReader:
             UnreadablePeople: Mixpanel refuses the ID.
         """
         text = _read(user_id, "user ID")
-        return Person(Subject.USER, text, self._keys.user_key(text), text)
+        return Person(Subject.USER, text, self._keys.user_key(text), (text,))
 
-    def device(self, device_id: object) -> Person:
+    def device(self, device_id: object, origins: Collection[Origin] = ()) -> Person:
         """Answer the person with this device ID, with or without Mixpanel's `$device:`.
+
+        In original and legacy mode its origin decides whether Mixpanel knows it with the prefix
+        (reference/mixpanel.md section 3). Where nobody tells, it is named both ways, so that
+        nothing survives. Where the origin is known, only as it was sent: a page may call its
+        device by another user's ID, and only the prefix tells the two apart.
+
+        Args:
+            device_id: Who passes one without an origin vouches that it is no user's.
+            origins: Where the ID comes from; none if nobody tells.
 
         Raises:
             UnreadablePeople: Mixpanel refuses the ID.
         """
-        bare = device_id.removeprefix(_DEVICE_PREFIX) if isinstance(device_id, str) else device_id
+        bare = device_id.removeprefix(DEVICE_PREFIX) if isinstance(device_id, str) else device_id
         text = _read(bare, "device ID")
-        distinct_id = Visitor(text, 0).distinct_id(self._mode)
-        return Person(Subject.DEVICE, text, self._keys.device_key(text), distinct_id)
+        visitors = [Visitor(text, 0, origin=origin) for origin in origins or Origin]
+        known_as = dict.fromkeys(visitor.anonymous_id(self._mode) for visitor in visitors)
+        # One that is too long would spoil the whole request.
+        distinct_ids = tuple(item for item in known_as if len(item.encode()) <= MAX_ID_BYTES)
+        if not distinct_ids:
+            raise UnreadablePeople(_REFUSED.format("device ID"))
+        return Person(Subject.DEVICE, text, self._keys.device_key(text), distinct_ids)
 
     def cookie(self, value: str) -> Person:
         """Answer the device that an ID cookie names; not its user, as a device may be shared.
@@ -88,7 +109,7 @@ class PeopleReader:
         visitor = None if unsigned is None else Visitor.parse(unsigned.value)
         if visitor is None:
             raise UnreadablePeople("this is no ID cookie that MP_ASGI_SECRET_KEYS signed")
-        return self.device(visitor.device_id)
+        return self.device(visitor.device_id, [visitor.origin])
 
     def parse(self, lines: Iterable[str]) -> list[Person]:
         """Read one person a line: an ID, or `user:ID`, `device:ID`, `cookie:VALUE`.
@@ -99,23 +120,21 @@ class PeopleReader:
         Raises:
             UnreadablePeople: Names the lines that cannot be used, or that there is none.
         """
-        people: dict[bytes, Person] = {}
+        people: list[Person] = []
         problems = []
         for number, line in enumerate(lines, 1):
             text = line.strip()
             if not text or text.startswith("#"):
                 continue
             try:
-                person = self._parse_line(text)
+                people.append(self._parse_line(text))
             except UnreadablePeople as error:
                 problems.append(f"line {number}: {error}")
-            else:
-                people[person.key] = person
         if problems:
             raise UnreadablePeople(_list_problems(problems))
         if not people:
             raise UnreadablePeople("There is no ID. Write one a line.")
-        return list(people.values())
+        return unite(people)
 
     def _parse_line(self, text: str) -> Person:
         kind, _, rest = text.partition(":")
@@ -130,11 +149,21 @@ class PeopleReader:
                 return self.user(text)
 
 
+def unite(people: Iterable[Person]) -> list[Person]:
+    """Answer each person once, known to Mixpanel by all that the repetitions say."""
+    united: dict[bytes, Person] = {}
+    for person in people:
+        before = united.get(person.key, person)
+        distinct_ids = dict.fromkeys((*before.distinct_ids, *person.distinct_ids))
+        united[person.key] = replace(person, distinct_ids=tuple(distinct_ids))
+    return list(united.values())
+
+
 def _read(value: object, what: str) -> str:
     try:
         return read_user_id(value)
     except InvalidEvent as error:
-        raise UnreadablePeople(f"Mixpanel refuses this {what}, or it names nobody") from error
+        raise UnreadablePeople(_REFUSED.format(what)) from error
 
 
 def _list_problems(problems: Sequence[str]) -> str:

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cryptography.fernet import InvalidToken
-from sqlalchemy import Column, Connection, Row, delete, insert, or_, select
+from sqlalchemy import Column, Connection, Row, delete, insert, or_, select, update
 
 from mp_asgi.events import Link
 
 from .errors import LedgerUnavailable
-from .keys import Keyring
+from .keys import Key, Keyring
 from .moment import to_seconds
 from .past import chunks
 from .tables import links
@@ -25,16 +26,16 @@ class Links:
         self._keyring = keyring
 
     def add(self, link: Link, at: int) -> None:
-        """Keep a link, unless that user and that device have one.
+        """Keep a link; one of the same user and device that is there learns its origins.
 
         Args:
             link: What met.
             at: Milliseconds since the epoch.
         """
-        if self._has(link):
+        if (row := self._find_pair(link)) is not None:
+            self._widen(row, link)
             return
         key = self._keyring.newest
-        names = [link.user_id, link.device_id, link.user_key.hex(), link.device_key.hex()]
         self._connection.execute(
             insert(links).values(
                 project=self._project,
@@ -42,7 +43,7 @@ class Links:
                 device_subject=key.subject_of(link.device_key),
                 key_id=key.id,
                 at=at,
-                token=key.links.encrypt(json.dumps(names).encode()).decode(),
+                token=_encrypt(link, key),
             )
         )
 
@@ -72,13 +73,30 @@ class Links:
             statement = delete(links).where(links.c.project == self._project, _names(chunk))
             self._connection.execute(statement)
 
-    def _has(self, link: Link) -> bool:
+    def _find_pair(self, link: Link) -> Row[Any] | None:
         pairs = [
             (links.c.user_subject == key.subject_of(link.user_key))
             & (links.c.device_subject == key.subject_of(link.device_key))
             for key in self._keyring
         ]
-        return bool(self._find(or_(*pairs)))
+        return next(iter(self._find(or_(*pairs))), None)
+
+    def _widen(self, row: Row[Any], link: Link) -> None:
+        key, kept = self._keyring.find(row.key_id), read_link(row, self._keyring)
+        if key is None or kept is None:
+            return  # somebody changed it, which whoever reads it is told
+        # Where nobody said, any origin counts.
+        is_told = kept.origins and link.origins
+        origins = "".join(dict.fromkeys(kept.origins + link.origins)) if is_told else ""
+        if origins == kept.origins:
+            return
+        statement = update(links).where(
+            links.c.project == self._project,
+            links.c.user_subject == row.user_subject,
+            links.c.device_subject == row.device_subject,
+        )
+        token = _encrypt(replace(kept, origins=origins), key)
+        self._connection.execute(statement.values(token=token))
 
     def _find(self, condition: Any) -> Sequence[Row[Any]]:
         statement = select(links).where(links.c.project == self._project, condition)
@@ -91,18 +109,26 @@ def read_link(row: Row[Any], keyring: Keyring) -> Link | None:
     if key is None:
         return None
     try:
-        user_id, device_id, user_key, device_key = json.loads(key.links.decrypt(row.token))
+        names = json.loads(key.links.decrypt(row.token))
     except InvalidToken:
         return None
+    user_id, device_id, user_key, device_key, *origins = names  # the first ledgers kept none
     link = Link(
         user_id,
         device_id,
         bytes.fromhex(user_key),
         bytes.fromhex(device_key),
         to_seconds(row.at),
+        "".join(origins),
     )
     named = (key.subject_of(link.user_key), key.subject_of(link.device_key))
     return link if named == (row.user_subject, row.device_subject) else None
+
+
+def _encrypt(link: Link, key: Key) -> str:
+    keys = (link.user_key.hex(), link.device_key.hex())
+    names = [link.user_id, link.device_id, *keys, link.origins]
+    return key.links.encrypt(json.dumps(names).encode()).decode()
 
 
 def _names(subjects: Sequence[str]) -> Any:

@@ -11,7 +11,11 @@ from typing import ClassVar
 from .base import DENIED, GRANTED, NOTHING, UNREADABLE, Reading
 
 _LEGACY = "mp_optout"
-_CHOICES = {"1": GRANTED, "0": DENIED}
+_OPTED_IN, OPTED_OUT = "1", "0"
+_CHOICES = {_OPTED_IN: GRANTED, OPTED_OUT: DENIED}
+#: Behind the cookie's name: beside an opt-out that we wrote ourselves, for what a browser's signal
+#: or a manager said. Read back as the page's own, it would never end.
+OURS = "_mp_asgi"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,21 +26,29 @@ class MixpanelBrowser:
         token: The project's token; while it is not known, only the opt-out of old versions of
             the library, `mp_optout`, is read.
         prefix: The library's `opt_out_tracking_cookie_prefix`.
+        only_denials: Whether an opt-in says nothing, for a site that asks by other means.
     """
 
     name: ClassVar[str] = "mixpanel-browser"
     token: str = ""
     prefix: str = "__mp_opt_in_out_"
+    only_denials: bool = False
 
     @property
     def cookies(self) -> tuple[str, ...]:
         """Answer the names; see `Reader`."""
-        return (self.prefix + self.token, _LEGACY) if self.token else (_LEGACY,)
+        name = self.prefix + self.token
+        return (name, name + OURS, _LEGACY) if self.token else (_LEGACY,)
 
     def read(self, cookies: Mapping[str, str]) -> Reading:
         """Answer what was chosen; see `Reader`."""
         if cookies.get(_LEGACY):
             # Any value: the library only asks whether there is one.
             return DENIED
-        choice = cookies.get(self.prefix + self.token) if self.token else None
-        return NOTHING if choice is None else _CHOICES.get(choice, UNREADABLE)
+        name = self.prefix + self.token
+        choice = cookies.get(name) if self.token else None
+        if choice is None or (self.only_denials and choice == _OPTED_IN):
+            return NOTHING
+        if choice == OPTED_OUT and name + OURS in cookies:
+            return NOTHING
+        return _CHOICES.get(choice, UNREADABLE)

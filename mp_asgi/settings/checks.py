@@ -1,15 +1,17 @@
 """Find everything that is wrong with settings, each with variable, value and remedy."""
 
-import inspect
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from copy import copy
+from dataclasses import Field, fields
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from .parsing import PolicyVersion
+from .foreign_cookies import is_of_mixpanel_browser, is_session
+from .parsing import PolicyVersion, parse_names
+from .shapes import find_shape_problem
 
 if TYPE_CHECKING:
     from .fields import Settings
@@ -22,11 +24,15 @@ MIN_KEY_BYTES: Final = 32  # the block a SHA-256 HMAC deserves; OWASP asks for 1
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PROJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_SCRIPT_COOKIE: Final = "mp_choice"  # what a page without a server may write
+# As it stands in a query: percent-encoded, without what ends a name. `*` is no wildcard there.
+_PARAMETER: Final = re.compile(r"[A-Za-z0-9%._~!$'()+,;:@/\[\]{}|\\^`\-]+")
 
 
 _CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "region": ("us", "eu", "in"),
-    "identity": ("simplified", "original"),
+    "identity": ("simplified", "original", "legacy"),
+    "ip": ("off", "coarse", "full"),
     "consent": ("opt-in", "opt-out"),
     "consent_scope": ("device", "account"),
     "cookieless": ("off", "daily"),
@@ -46,15 +52,6 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
 }
 
 
-_TYPE_REMEDIES: Final[Mapping[type, str]] = {
-    bool: "Use True or False.",
-    int: "Use a whole number.",
-    float: "Use seconds, as in 5.0.",
-    str: "Use text.",
-    tuple: "Use a list of texts.",
-}
-
-
 def variable_names(item: "Field[Any]") -> tuple[str, ...]:
     """Answer the environment variables of a field of `Settings`, the preferred one first."""
     return item.metadata["variables"] or (PREFIX + item.name.upper(),)
@@ -66,45 +63,57 @@ def find_problems(settings: "Settings") -> Sequence[str]:
 
 
 class _Problems:
-    """Collect what is wrong with the values of one `Settings`, in the order of its fields."""
+    """Collect what is wrong with the values of one `Settings`: types first, then what they say.
+
+    Where a value has a wrong type, its default stands in for it, and nothing is said of what that
+    leads to.
+    """
 
     def __init__(self, settings: "Settings") -> None:
-        self.settings = settings
         self.found: list[str] = []
-        if self._has_right_types():
-            self._check_project()
-            self._check_keys()
-            self._check_choices()
-            self._check_numbers()
-            self._check_cookies()
-            self._check_proxies()
-            self._check_region()
-            self._check_ledger()
-            self._check_mount()
+        self._unusable: set[str] = set()
+        self.settings = copy(settings)
+        self._check_shapes()
+        self._check_project()
+        self._check_keys()
+        self._check_choices()
+        self._check_numbers()
+        self._check_cookie_names()
+        self._check_cookies()
+        self._check_proxies()
+        self._check_region()
+        self._check_ledger()
+        self._check_mount()
+        self._check_adopted()
+        self._check_first_party()
+        self._check_pages()
 
-    def _add(self, name: str, remedy: str) -> None:
+    def _add(self, name: str, remedy: str, *others: str) -> None:
+        """Tell what is wrong with a field, given the other fields that it depends on."""
         item = self.settings.__dataclass_fields__[name]
         value = getattr(self.settings, name)
         shown = "not usable" if item.metadata["secret"] else repr(value)
-        self.found.append(f"{variable_names(item)[0]} ({name}) is {shown}. {remedy}")
+        self._say(f"{variable_names(item)[0]} ({name}) is {shown}. {remedy}", name, *others)
 
-    def _has_right_types(self) -> bool:
+    def _say(self, problem: str, *names: str) -> None:
+        if self._unusable.isdisjoint(names):
+            self.found.append(problem)
+
+    def _check_shapes(self) -> None:
         for item in fields(self.settings):
-            value = getattr(self.settings, item.name)
-            if item.name == "notice":
-                remedy = "" if _is_notice(value) else "Map languages to texts by name."
-            else:
-                remedy = _type_problem(item.default, value)
-            if remedy:
+            if remedy := find_shape_problem(item, getattr(self.settings, item.name)):
                 self._add(item.name, remedy)
-        return not self.found
+                self._unusable.add(item.name)
+                object.__setattr__(self.settings, item.name, item.default)
 
     def _check_project(self) -> None:
         settings = self.settings
         if not settings.token and settings.enabled:
-            self.found.append(
+            self._say(
                 "MIXPANEL_TOKEN is not set. Copy the project token from Mixpanel (Settings → "
-                "Access keys), or set MIXPANEL_ENABLED=0 to switch tracking off."
+                "Access keys), or set MIXPANEL_ENABLED=0 to switch tracking off.",
+                "token",
+                "enabled",
             )
         if settings.token and not _PROJECT_TOKEN.fullmatch(settings.token):
             self._add("token", "Use the project token as Mixpanel shows it: letters and digits.")
@@ -116,26 +125,27 @@ class _Problems:
                 "service_account_username",
                 "A service account needs MIXPANEL_SERVICE_ACCOUNT_USERNAME, "
                 "MIXPANEL_SERVICE_ACCOUNT_SECRET and MIXPANEL_PROJECT_ID; set all three or none.",
+                "service_account_secret",
+                "project_id",
             )
 
     def _check_keys(self) -> None:
-        keys: Sequence[object] = self.settings.secret_keys
+        keys = self.settings.secret_keys
         if not keys and self.settings.enabled:
-            self.found.append(
+            self._say(
                 "MP_ASGI_SECRET_KEYS is not set. Print a key with `mp-asgi secret` and set it to "
-                "the same value in every process."
+                "the same value in every process.",
+                "secret_keys",
+                "enabled",
             )
         self._check_lengths("MP_ASGI_SECRET_KEYS", keys)
 
-    def _check_lengths(self, variable: str, keys: Sequence[object]) -> None:
+    def _check_lengths(self, variable: str, keys: Sequence[str]) -> None:
         for number, key in enumerate(keys, 1):
-            where = f"{variable}: key {number} of {len(keys)}"
-            if not isinstance(key, str):
-                self.found.append(f"{where} is not text. Use strings.")
-            elif (size := len(key.encode("utf-8", "replace"))) < MIN_KEY_BYTES:
+            if (size := len(key.encode("utf-8", "replace"))) < MIN_KEY_BYTES:
                 self.found.append(
-                    f"{where} has {size} bytes. Use at least {MIN_KEY_BYTES}; `mp-asgi secret` "
-                    "prints one."
+                    f"{variable}: key {number} of {len(keys)} has {size} bytes. Use at least "
+                    f"{MIN_KEY_BYTES}; `mp-asgi secret` prints one."
                 )
 
     def _check_choices(self) -> None:
@@ -153,14 +163,19 @@ class _Problems:
             if not low <= value <= high:
                 self._add(name, f"Use a number from {low:g} to {high:g}.")
 
-    def _check_cookies(self) -> None:
+    def _check_cookie_names(self) -> None:
         settings = self.settings
         for name in ("id_cookie", "consent_cookie"):
             value = getattr(settings, name)
             if not _TOKEN.fullmatch(value) or value.startswith(("__Host-", "__Secure-")):
                 self._add(name, "Use a plain cookie name; __Host- is put before it when it may be.")
+            elif value == _SCRIPT_COOKIE or is_of_mixpanel_browser(value):
+                self._add(name, "This name is taken; use another, as in mp_id or mp_consent.")
         if settings.id_cookie == settings.consent_cookie:
-            self._add("consent_cookie", "Use another name than MP_ASGI_ID_COOKIE.")
+            self._add("consent_cookie", "Use another name than MP_ASGI_ID_COOKIE.", "id_cookie")
+
+    def _check_cookies(self) -> None:
+        settings = self.settings
         if settings.consent_header and not _TOKEN.fullmatch(settings.consent_header):
             self._add("consent_header", "Use a header name.")
         if settings.cookie_domain and not re.fullmatch(
@@ -175,16 +190,15 @@ class _Problems:
     def _check_proxies(self) -> None:
         for proxy in self.settings.trusted_proxies:
             try:
-                # As text: a number would be read as an address, too.
-                ipaddress.ip_network(str(proxy), strict=False)
+                ipaddress.ip_network(proxy, strict=False)
             except ValueError:
                 self._add("trusted_proxies", "Use addresses or networks, as in 10.0.0.0/8, ::1.")
 
     def _check_region(self) -> None:
         settings = self.settings
-        if not all(re.fullmatch(r"[A-Z]{2}", str(code)) for code in settings.opt_out_countries):
+        if not all(re.fullmatch(r"[A-Z]{2}", code) for code in settings.opt_out_countries):
             self._add("opt_out_countries", "Use two-letter codes, as in US,GB.")
-        if not all(_TOKEN.fullmatch(str(header)) for header in settings.country_headers):
+        if not all(_TOKEN.fullmatch(header) for header in settings.country_headers):
             self._add("country_headers", "Use header names.")
         self._check_policy()
 
@@ -196,24 +210,27 @@ class _Problems:
             self._add(
                 "opt_out_countries",
                 "Only a trusted proxy is believed; set MP_ASGI_TRUSTED_PROXIES, too.",
+                "trusted_proxies",
             )
         has_other = settings.policy is not None or bool(settings.opt_out_countries)
         if settings.consent == "opt-out" and has_other:
             self._add("consent", "MP_ASGI_POLICY or MP_ASGI_OPT_OUT_COUNTRIES answers; unset one.")
         if settings.cookieless != "off" and settings.policy is None:
-            self._add("cookieless", "Set MP_ASGI_POLICY, too: only it can say `cookieless`.")
+            remedy = "Set MP_ASGI_POLICY, too: only it can say `cookieless`."
+            self._add("cookieless", remedy, "policy")
 
     def _check_ledger(self) -> None:
         settings = self.settings
         if settings.ledger and not settings.ledger_keys:
-            self.found.append(
+            self._say(
                 "MP_ASGI_LEDGER_KEYS is not set. The ledger has keys of its own; print one with "
-                "`mp-asgi secret`."
+                "`mp-asgi secret`.",
+                "ledger_keys",
             )
         self._check_lengths("MP_ASGI_LEDGER_KEYS", settings.ledger_keys)
         if settings.ledger_keys and not settings.ledger:
-            self.found.append(
-                "MP_ASGI_LEDGER_KEYS is set without MP_ASGI_LEDGER. Set both or none."
+            self._say(
+                "MP_ASGI_LEDGER_KEYS is set without MP_ASGI_LEDGER. Set both or none.", "ledger"
             )
         if settings.ledger and not re.search(r"[/.:]", settings.ledger):
             self._add("ledger", "Use a URL or a path, as in sqlite:////var/lib/shop/consent.db.")
@@ -223,7 +240,8 @@ class _Problems:
                 "cookie keys are given up one day."
             )
         if settings.consent_scope == "account" and not settings.ledger:
-            self._add("consent_scope", "Accounts are kept in the ledger; set MP_ASGI_LEDGER, too.")
+            remedy = "Accounts are kept in the ledger; set MP_ASGI_LEDGER, too."
+            self._add("consent_scope", remedy, "ledger")
 
     def _check_mount(self) -> None:
         settings = self.settings
@@ -237,41 +255,66 @@ class _Problems:
             except ValueError:
                 self._add("gpc_since", "Use a date, as in 2026-11-01.")
 
+    def _check_adopted(self) -> None:
+        settings = self.settings
+        name = re.sub("^__(Host|Secure)-", "", settings.adopt_cookie)
+        if not name:
+            return
+        if not _TOKEN.fullmatch(name):
+            self._add("adopt_cookie", "Use the name of a cookie.")
+        elif name in {settings.id_cookie, settings.consent_cookie, _SCRIPT_COOKIE}:
+            self._add(
+                "adopt_cookie",
+                "Use the name of the app's own cookie, not of one of ours.",
+                "id_cookie",
+                "consent_cookie",
+            )
+        elif is_of_mixpanel_browser(name):
+            self._add(
+                "adopt_cookie",
+                "It is mixpanel-browser's; set MP_ASGI_ADOPT_BROWSER_ID=1 to go on with its ID.",
+            )
+        elif is_session(name):
+            self._add(
+                "adopt_cookie",
+                "Its value would go to Mixpanel, and a session ID is somebody's key. Use a cookie "
+                "that holds a random visitor ID and opens nothing.",
+            )
 
-def _is_notice(value: object) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, Mapping) and all(
-        isinstance(language, str)
-        and isinstance(texts, Mapping)
-        and all(isinstance(text, str) for item in texts.items() for text in item)
-        for language, texts in value.items()
-    )
+    def _check_first_party(self) -> None:
+        settings = self.settings
+        if settings.first_party and not settings.mount:
+            self._add("first_party", "Pages post to the mount; set MP_ASGI_MOUNT, too.", "mount")
+        # RFC 6265 section 5.1.4: a path covers what is below it, part by part.
+        elif settings.first_party and not f"{settings.mount}/".startswith(
+            f"{settings.cookie_path.rstrip('/')}/"
+        ):
+            self._add(
+                "cookie_path",
+                f"Browsers send no cookie of ours to MP_ASGI_MOUNT ({settings.mount}), where pages "
+                "post. Use MP_ASGI_COOKIE_PATH=/ or a mount below it.",
+            )
+        for name in ("first_party_names", "first_party_groups"):
+            if getattr(settings, name) and not settings.first_party:
+                self._add(
+                    name, "It changes nothing; set MP_ASGI_FIRST_PARTY=1, too.", "first_party"
+                )
+        try:
+            parse_names(settings.first_party_names)
+        except ValueError as error:
+            self._add("first_party_names", str(error))
 
-
-def _type_problem(default: object, value: object) -> str:
-    """Answer what to use instead of a value of another type than the default's; empty if right."""
-    if default is MISSING or default is None:
-        return _callable_problem(value)
-    if isinstance(default, float):
-        is_right = isinstance(value, (int, float)) and not isinstance(value, bool)
-    else:
-        is_right = isinstance(value, type(default)) and isinstance(value, bool) is isinstance(
-            default, bool
-        )
-    return "" if is_right else _TYPE_REMEDIES[type(default)]
-
-
-def _callable_problem(value: object) -> str:
-    if value is None:
-        return ""
-    if not callable(value):
-        return "Use a callable."
-    call = getattr(value, "__call__", None)  # noqa: B004  # an object's own, which may be async
-    for function in (value, call):
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            return "This is an async function; use a plain one."
-    return ""
+    def _check_pages(self) -> None:
+        settings = self.settings
+        if any(not path.startswith(("/", "*")) for path in settings.exclude):
+            self._add("exclude", "Use paths such as /health or /admin/*.")
+        if any(re.search("[?#]", path) for path in settings.exclude):
+            self._add("exclude", "Use paths only, with no query and no fragment.")
+        if not all(_PARAMETER.fullmatch(name) for name in settings.url_parameters):
+            self._add(
+                "url_parameters",
+                "Use names as they stand in a URL, percent-encoded, without ?, = or *.",
+            )
 
 
 def _host_problem(url: str) -> str:

@@ -14,6 +14,9 @@ _MIXPANEL: Final = "MIXPANEL_"
 _NEAR: Final = 0.82
 _UNREADABLE: Final = "unreadable" * 4  # as long as a key must be
 
+# The header's empty name believes nobody, the list without a parameter keeps none.
+_EMPTY_HAS_MEANING: Final = ("consent_header", "url_parameters")
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -57,7 +60,7 @@ def _read_field(
             # Never used, as there is a problem; but it is not missing on top of it.
             values[item.name] = item.metadata["parse"](_UNREADABLE)
             return
-        if text is None or (not text and item.name != "consent_header"):
+        if text is None or (not text and item.name not in _EMPTY_HAS_MEANING):
             continue
         try:
             values[item.name] = item.metadata["parse"](text)

@@ -18,6 +18,7 @@ from .parsing import (
     parse_bool,
     parse_callable,
     parse_codes,
+    parse_identify_from,
     parse_int,
     parse_list,
     parse_notice,
@@ -30,7 +31,7 @@ HOSTS: Final = {  # Mixpanel docs: privacy/eu-residency, privacy/in-residency
     "in": "https://api-in.mixpanel.com",
 }
 
-_READ_FROM_TEXT: Final = (parse_callable, parse_seconds)
+_READ_FROM_TEXT: Final = (parse_callable, parse_identify_from, parse_seconds)
 
 
 def _setting(
@@ -114,15 +115,17 @@ class Settings:
         parse_list,
         is_secret=True,
     )
-    identity: Literal["simplified", "original"] = _setting(
+    identity: Literal["simplified", "original", "legacy"] = _setting(
         "simplified",
-        "The project's ID merge: `simplified` (default since April 2024) or `original`.",
+        "The project's ID merge: `simplified` (default since April 2024), `original` or `legacy` "
+        "(docs/identity.md).",
     )
     identify_from: Callable[[Any], object] | None = _setting(
         None,
-        "Callable (or its dotted name) that answers the user ID, `ANONYMOUS` or None for a "
-        "scope or environ, evaluated once when the response starts.",
-        parse_callable,
+        "`starlette`, `django`, `flask-login`, or a callable (or its dotted name) that answers the "
+        "user ID, `ANONYMOUS` or None for a scope or environ, evaluated once when the response "
+        "starts.",
+        parse_identify_from,
     )
     login_max_age: float = _setting(
         43_200.0,
@@ -211,7 +214,8 @@ class Settings:
     )
     mount: str = _setting(
         "",
-        "Path under which the consent endpoints answer, such as `/_mp`. Off when empty.",
+        "Path under which the endpoints for consent and for mixpanel-browser answer, such as "
+        "`/_mp`. Off when empty.",
     )
     notice: Mapping[str, Mapping[str, str]] | None = _setting(
         None,
@@ -240,9 +244,82 @@ class Settings:
         "SameSite of both cookies: `Lax`, `Strict` or `None`.",
         lambda text: text.capitalize(),
     )
+    adopt_cookie: str = _setting(
+        "",
+        "Cookie in which the app already keeps a random visitor ID: consenting visitors without an "
+        "ID of ours go on with it. Nobody checks it, so it must not be guessable; and it is sent "
+        "to Mixpanel, so it must open nothing. A session's cookie is refused by its name.",
+    )
+    adopt_browser_id: bool = _setting(
+        False,
+        "Consenting visitors without an ID of ours go on with mixpanel-browser's "
+        "(docs/identity.md).",
+        parse_bool,
+    )
+    share_id: bool = _setting(
+        False,
+        "Hand our ID to mixpanel-browser in the cookie that it reads (docs/identity.md).",
+        parse_bool,
+    )
+    first_party: bool = _setting(
+        False,
+        "Take mixpanel-browser's events under the mount (`api_host: '/_mp'`) into our delivery; "
+        "`MP_ASGI_COOKIE_PATH` must cover it.",
+        parse_bool,
+    )
+    first_party_names: Sequence[str] = _setting(
+        (),
+        "Other names for the endpoints of `MP_ASGI_FIRST_PARTY`, as in `track=t,engage=e`; the "
+        "page's `api_routes` say the same.",
+        parse_list,
+    )
+    first_party_groups: bool = _setting(
+        False,
+        "Let `MP_ASGI_FIRST_PARTY` take updates of group profiles from pages, too.",
+        parse_bool,
+    )
+    context: bool = _setting(
+        True,
+        "Put page, referrer, campaign and browser on every event, named as mixpanel-browser does.",
+        parse_bool,
+    )
+    url_parameters: Sequence[str] = _setting(
+        ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term"),
+        "Query parameters that `$current_url` keeps, as they stand in a URL; all others are left "
+        "out. Empty: none is kept.",
+        parse_list,
+    )
+    ip: Literal["off", "coarse", "full"] = _setting(
+        "off",
+        "Whether Mixpanel gets the visitor's address to place them: `off`, `coarse` (/24, /48) or "
+        "`full`.",
+    )
+    track_pageviews: bool = _setting(
+        False,
+        "Track a page view for every HTML page that a person opens successfully.",
+        parse_bool,
+    )
+    exclude: Sequence[str] = _setting(
+        (),
+        "Paths on which nothing is tracked, as in `/health,/admin/*`: without a query, `*` is any "
+        "text.",
+        parse_list,
+    )
+    exclude_bots: bool = _setting(
+        True,
+        "Leave out and count what bots and crawlers do, by their user agent.",
+        parse_bool,
+    )
+    before_send: Callable[[Any], object] | None = _setting(
+        None,
+        "Callable (or its dotted name) that gets each event as a dictionary before it is stored, "
+        "and answers it, changed or not, or None to drop it.",
+        parse_callable,
+    )
     trusted_proxies: Sequence[str] = _setting(
         (),
-        "Addresses or networks (CIDR) whose `X-Forwarded-Proto` is believed.",
+        "Addresses or networks (CIDR) whose `X-Forwarded-Proto`, `X-Forwarded-For` and "
+        "`Forwarded` are believed.",
         parse_list,
     )
     outbox: Literal["memory"] = _setting(
@@ -330,7 +407,7 @@ class Settings:
         """Read the environment; keyword arguments win over it.
 
         Surrounding white space is not part of a value, and an empty variable is an unset one,
-        except `MP_ASGI_CONSENT_HEADER`, where empty has a meaning.
+        except `MP_ASGI_CONSENT_HEADER` and `MP_ASGI_URL_PARAMETERS`, where empty has a meaning.
 
         Args:
             environ: Variables by name; the process's own if None.

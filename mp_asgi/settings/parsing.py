@@ -3,7 +3,7 @@
 import importlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,13 @@ from typing import Any, Final
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _WORDS: Final = {"1": True, "true": True, "yes": True, "on": True}
 _WORDS_OFF: Final = {"0": False, "false": False, "no": False, "off": False}
+_READY_NAMES: Final = {
+    "starlette": "mp_asgi.integrations.starlette.find_user",
+    "django": "mp_asgi.integrations.django.find_user",
+    "flask-login": "mp_asgi.integrations.flask_login.find_user",
+}
+_ENDPOINT_NAME: Final = re.compile(r"[A-Za-z0-9_.~\-]*[A-Za-z0-9_~\-]")
+_OTHER_ENDPOINTS: Final = ("consent", "identity", "banner.js", "bridge.js")
 _VERSION_NAME: Final = re.compile(r"[A-Za-z0-9_\-]{1,32}")
 
 
@@ -26,8 +33,8 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """Read a comma list; the items keep their order."""
-    return tuple(item.strip() for item in text.split(","))
+    """Read a comma list; the items keep their order. Without text there is none."""
+    return tuple(item.strip() for item in text.split(",")) if text else ()
 
 
 def parse_codes(text: str) -> tuple[str, ...]:
@@ -50,6 +57,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a name is there twice")
     return found
+
+
+FIRST_PARTY_KINDS: Final = ("track", "engage", "groups", "record", "flags", "settings", "decide")
+
+
+def parse_names(items: Sequence[str]) -> Mapping[str, str]:
+    """Answer the name of each first-party endpoint, read from items such as `track=t`."""
+    given: dict[str, str] = {}
+    for item in items:
+        kind, _, name = item.partition("=")
+        if kind not in FIRST_PARTY_KINDS or not _ENDPOINT_NAME.fullmatch(name):
+            known = ", ".join(FIRST_PARTY_KINDS)
+            raise ValueError(f"Write KIND=NAME, as in track=t. The kinds are {known}.")
+        if kind in given:
+            raise ValueError(f"{kind} is named twice. Name it once.")
+        given[kind] = name
+    names = {kind: given.get(kind, kind) for kind in FIRST_PARTY_KINDS}
+    taken = [*names.values(), *_OTHER_ENDPOINTS]
+    if len(set(taken)) < len(taken):
+        raise ValueError("Two endpoints have one name. Choose another.")
+    return names
 
 
 def parse_int(text: str) -> int:
@@ -82,6 +110,16 @@ def parse_callable(text: str) -> Callable[..., Any]:
             "Use the dotted name of a callable; this one is not."
         )
     return found  # type: ignore[no-any-return]  # any callable; its answer is checked when it comes
+
+
+def parse_identify_from(text: str) -> Callable[..., Any]:
+    """Import the callable of a framework's ready name, or any by its dotted name."""
+    if text not in _READY_NAMES and not re.search("[.:]", text):
+        raise ValueError(
+            "Use starlette, django or flask-login, or the dotted name of a callable, as in "
+            "shop.auth.user_of."
+        )
+    return parse_callable(_READY_NAMES.get(text, text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ import pytest
 from mp_asgi.cli import main
 
 ANSWER_SECONDS = 30
+# As httpx names itself it is a bot, and nothing of it is sent.
+BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def test_an_event_arrives_whatever_the_shell_is_set_to(options: list[str]) -> No
     }
 
     with running(*options, **shell) as (demo, (shop, standin)):
-        with httpx.Client(base_url=shop, timeout=ANSWER_SECONDS) as visitor:
+        with httpx.Client(base_url=shop, timeout=ANSWER_SECONDS, headers=BROWSER) as visitor:
             visitor.post("/consent", json={"decision": "grant"}).raise_for_status()
             visitor.post("/track", json={"event": "Ordered"}).raise_for_status()
         # Stopping the demo would deliver it, too; a person waits for it in the page.
@@ -80,6 +82,46 @@ def test_an_event_arrives_whatever_the_shell_is_set_to(options: list[str]) -> No
         assert [event["event"] for event in events] == ["Ordered"]
         assert events[0]["properties"].get("token") != "real"
         assert stop(demo, signal.SIGTERM) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "people"),
+    [
+        pytest.param("simplified", [["$device:{}", "ada"]], id="simplified-joins"),
+        pytest.param("original", [["{}", "ada"]], id="original-joins"),
+        pytest.param("legacy", [["ada"], ["{}"]], id="legacy-joins-only-at-sign-up"),
+    ],
+)
+def test_shop_and_standin_follow_the_id_merge_of_the_shell(
+    mode: str, people: list[list[str]]
+) -> None:
+    with running(MP_ASGI_IDENTITY=mode) as (_, (shop, standin)):
+        with httpx.Client(base_url=shop, timeout=ANSWER_SECONDS, headers=BROWSER) as visitor:
+            visitor.post("/consent", json={"decision": "grant"}).raise_for_status()
+            visitor.post("/track", json={"event": "Seen"}).raise_for_status()
+            visitor.post("/login", json={"user": "ada"}).raise_for_status()
+            visitor.post("/track", json={"event": "Ordered"}).raise_for_status()
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while len(events := httpx.get(standin + "/_mp/events").json()) < 2 + (mode == "original"):
+            assert time.monotonic() < deadline
+
+        seen = httpx.get(standin + "/_mp/visitors").json()
+
+    device_id = next(e["properties"]["$device_id"] for e in events if e["event"] == "Seen")
+    expected = [sorted(name.format(device_id) for name in names) for names in people]
+    assert seen["mode"] == mode
+    assert sorted(sorted(one["distinct_ids"]) for one in seen["visitors"]) == sorted(expected)
+
+
+def test_an_unknown_id_merge_is_a_problem(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MP_ASGI_IDENTITY", "modern")
+
+    code = main(["demo"])
+
+    assert code == 1
+    assert "'modern'. Use simplified or original or legacy." in capsys.readouterr().err
 
 
 def test_a_taken_default_port_is_left_alone() -> None:

@@ -63,3 +63,11 @@ def test_a_lane_widens_step_by_step_to_what_it_was():
     assert first == (1200, 1_200_000)
     assert (lane.max_messages, lane.max_bytes) == (2000, MAX_BATCH_BYTES)
     assert (lane.lone_refusals, lane.circuit.remaining(NOW)) == (0, 0)
+
+
+def test_an_alias_always_travels_alone():
+    lane = Lane(Endpoint.ALIASES, 2000)
+
+    lane.recover()
+
+    assert lane.max_messages == lane.most_messages == 1

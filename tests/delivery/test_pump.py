@@ -5,13 +5,22 @@ import pytest
 
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
-from mp_asgi.delivery.pump import MAX_COMPLAINTS, MAX_WAIT_SECONDS, Batch, Pump, Send, Wait
+from mp_asgi.delivery.pump import (
+    GATHER_SECONDS,
+    MAX_COMPLAINTS,
+    MAX_WAIT_SECONDS,
+    PROBE_SECONDS,
+    Batch,
+    Pump,
+    Send,
+    Wait,
+)
 from mp_asgi.delivery.transport import Reply
 from mp_asgi.errors import Unavailable
 from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Entry
 from tests.support import NOW, json_reply, make_entry, make_settings, success
 
-PEOPLE = Endpoint.PEOPLE
+ALIASES, PEOPLE = Endpoint.ALIASES, Endpoint.PEOPLE
 REFUSED = Reply(400, b"no")
 PROFILE_REFUSED = json_reply(200, {"error": "$token, missing or empty", "status": 0})
 REFUSED_CONNECTION = Unavailable("cannot be reached", is_sent=False)
@@ -269,7 +278,8 @@ def test_a_413_splits_a_single_entry_and_buries_a_single_message():
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
 def test_a_wrong_door_stops_loudly_and_keeps(status, caplog):
     bench = Bench(retry_budget=3600.0)
-    bench.put(make_entry("a", at=NOW - 7200))
+    bench.put(make_entry("a"))
+    bench.now += 7200
 
     bench.exchange(json_reply(status, {"error": "Invalid\r\ncredentials", "status": 0}))
     assert bench.wait() == 60
@@ -467,13 +477,29 @@ def test_halving_never_repeats_what_would_count_twice():
 
 def test_what_is_older_than_the_retry_budget_is_buried_at_a_failure():
     bench = Bench(retry_budget=3600.0)
-    bench.put(make_entry("old", at=NOW - 3600.1), make_entry("young", at=NOW - 3600))
+    bench.put(make_entry("old"))
+    bench.now += 0.125
+    bench.put(make_entry("young"))
+    bench.now += 3600
 
     bench.exchange(Reply(503, b"busy"))
 
     assert bench.dead() == [("old", "expired")]
     assert bench.outbox.dead()[0].reply == "busy"
     assert bench.outbox.stats().depth == 1
+
+
+def test_what_was_tracked_long_before_it_came_is_tried_as_long_as_the_rest():
+    bench = Bench(retry_budget=3600.0)
+    bench.put(make_entry("offline", at=NOW - 4 * 86_400), make_entry("young"))
+    bench.now += 3600
+    bench.exchange(Reply(503, b"busy"))
+    assert bench.dead() == []
+
+    bench.now += 60
+    bench.exchange(Reply(503, b"busy"))
+
+    assert bench.dead() == [("offline", "expired"), ("young", "expired")]
 
 
 def test_profile_updates_keep_their_order_through_a_failure():
@@ -537,6 +563,217 @@ def test_a_lease_that_finds_nothing_lets_the_others_go():
     assert step.batch.endpoint is PEOPLE
 
 
+# --- aliases --------------------------------------------------------------------------------------
+
+
+def make_alias(*names: str, **fields: Any) -> Entry:
+    names = names or ("alias",)
+    return make_entry(*names, endpoint=ALIASES, user=b"user", is_identity=True, **fields)
+
+
+def make_sign_up(**settings: Any) -> Bench:
+    """Answer a bench where an alias waits, then its user's event, then a stranger's."""
+    bench = Bench(**settings)
+    bench.put(make_alias(), make_entry("a", user=b"user", at=NOW + 1), make_entry("b"))
+    return bench
+
+
+def test_an_alias_leaves_at_once_and_its_answer_wakes_the_others():
+    bench = make_sign_up(flush_interval=5.0)
+
+    alias = bench.send(is_flushing=False)
+    while_under_way = bench.wait(is_flushing=False)
+    bench.now += 5
+    bench.pump.receive(alias, success(ALIASES), bench.now)
+
+    assert (alias.endpoint, names(alias)) == (ALIASES, ["alias"])
+    assert while_under_way == 5
+    assert names(bench.send(is_flushing=False)) == ["a", "b"]
+
+
+def test_aliases_leave_one_by_one_between_the_others():
+    bench = Bench()
+    bench.put(make_alias("one", "two", "three"), make_alias("four"), make_entry("a"))
+
+    sent = [bench.exchange() for _ in range(5)]
+
+    assert sent == [["one"], ["a"], ["two"], ["three"], ["four"]]
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        pytest.param(lambda bench, batch: bench.pump.fail(batch, LOST, NOW), id="lost-answer"),
+        pytest.param(
+            lambda bench, batch: bench.pump.fail(batch, REFUSED_CONNECTION, NOW), id="unreachable"
+        ),
+        pytest.param(
+            lambda bench, batch: bench.pump.receive(batch, Reply(503, b""), NOW), id="unavailable"
+        ),
+        pytest.param(
+            lambda bench, batch: bench.pump.receive(batch, Reply(200, b"<html>"), NOW), id="unclear"
+        ),
+        pytest.param(
+            lambda bench, batch: bench.pump.receive(batch, Reply(401, b""), NOW), id="blocked"
+        ),
+        pytest.param(lambda bench, batch: bench.pump.postpone(batch, NOW), id="nobody-can-judge"),
+    ],
+)
+def test_an_alias_that_did_not_pass_goes_again_before_its_user(fail):
+    bench = Bench()
+    bench.put(make_alias(), make_entry("a", user=b"user", at=NOW + 1))
+
+    fail(bench, bench.send())
+    pause = bench.wait()
+    bench.now += pause
+    sent = [bench.exchange(), bench.exchange()]
+
+    assert 0 < pause <= PROBE_SECONDS
+    assert sent == [["alias"], ["a"]]
+    assert bench.dead() == []
+
+
+def test_an_alias_that_does_not_pass_holds_up_only_its_user(caplog):
+    bench = make_sign_up(flush_interval=5.0)
+    bench.put(make_entry("$set", "more", endpoint=PEOPLE, user=b"user"))
+    bench.exchange(Reply(401, b""))
+    bench.now += 5
+
+    stranger = bench.send(is_flushing=False)
+    bench.pump.receive(stranger, success(stranger.endpoint), bench.now)
+
+    assert names(stranger) == ["b"]
+    assert bench.outbox.stats().behind_aliases == 3
+    assert "3 messages of its users wait for it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        pytest.param(lambda bench: bench.exchange(Reply(503, b"")), id="busy"),
+        pytest.param(lambda bench: bench.exchange(Reply(200, b"<html>")), id="unclear"),
+        pytest.param(lambda bench: bench.pump.fail(bench.send(), LOST, NOW), id="unavailable"),
+    ],
+)
+def test_who_hears_of_an_alias_that_fails_hears_who_waits_for_it(fail, caplog):
+    fail(make_sign_up())
+
+    assert "/track" in caplog.text
+    assert "1 messages of its users wait for it" in caplog.text
+
+
+def test_only_aliases_have_somebody_waiting_for_them(caplog):
+    bench = Bench()
+    bench.put(make_entry("a"))
+
+    bench.exchange(Reply(401, b""))
+
+    assert "wait for it" not in caplog.text
+
+
+@pytest.mark.parametrize("is_flushing", [True, False], ids=["flushing", "gathering"])
+def test_many_sign_ups_do_not_become_as_many_requests(is_flushing):
+    bench = Bench(flush_interval=5.0)
+    users = [b"%d" % number for number in range(100)]
+    for user in users:
+        alias = make_entry("alias", endpoint=ALIASES, user=user, is_identity=True)
+        bench.put(alias, make_entry(*["a"] * 11, user=user))
+
+    sent = []
+    while bench.outbox.stats().depth:
+        step = bench.step(is_flushing=is_flushing)
+        if isinstance(step, Send):
+            bench.now += 0.1  # what an exchange takes
+            bench.pump.receive(step.batch, success(step.batch.endpoint), bench.now)
+            sent.append(step.batch.endpoint)
+        else:
+            bench.now += step.seconds
+
+    assert sent.count(ALIASES) == 100
+    assert 1 <= sent.count(Endpoint.EVENTS) <= 12
+
+
+def test_what_aliases_let_go_gathers_no_longer_than_a_second():
+    bench = Bench()
+    bench.put(make_alias("one", "two", "three"), make_entry("a"))
+
+    assert [bench.exchange(), bench.exchange()] == [["one"], ["a"]]
+    bench.put(make_entry("b"))
+    bench.now += GATHER_SECONDS - 0.1
+    assert bench.exchange() == ["two"]
+    bench.now += 0.1
+    assert bench.exchange() == ["b"]
+
+
+def test_nothing_gathers_once_no_alias_can_leave():
+    bench = Bench()
+    bench.put(make_alias("one", "two"), make_entry("a"))
+    assert [bench.exchange(), bench.exchange()] == [["one"], ["a"]]
+    bench.put(make_entry("b"))
+
+    bench.exchange(Reply(401, b""))
+
+    assert bench.exchange() == ["b"]
+
+
+def test_what_was_left_behind_does_not_gather():
+    bench = Bench()
+    bench.put(make_alias("one", "two", "three"))
+    bench.put(*(make_entry(name, endpoint=PEOPLE, is_repeatable=False) for name in "pq"))
+
+    assert [bench.exchange() for _ in range(4)] == [["one"], ["p"], ["two"], ["q"]]
+
+
+def test_groups_do_not_gather_for_aliases():
+    bench = Bench()
+    bench.put(make_alias("one", "two", "three"), make_entry("g", endpoint=Endpoint.GROUPS))
+    assert [bench.exchange(), bench.exchange()] == [["one"], ["g"]]
+
+    bench.put(make_entry("h", endpoint=Endpoint.GROUPS))
+
+    assert [bench.exchange(), bench.exchange()] == [["two"], ["h"]]
+
+
+@pytest.mark.parametrize(
+    ("settle", "reason"),
+    [
+        pytest.param(
+            lambda bench, batch: bench.pump.receive(batch, PROFILE_REFUSED, NOW),
+            "rejected",
+            id="status-zero",
+        ),
+        pytest.param(
+            lambda bench, batch: bench.pump.receive(batch, REFUSED, NOW), "rejected", id="400"
+        ),
+        pytest.param(
+            lambda bench, batch: bench.pump.receive(batch, Reply(413, b""), NOW),
+            "too_large",
+            id="413",
+        ),
+        pytest.param(
+            lambda bench, batch: bench.pump.receive(batch, Reply(503, b""), NOW + 4000),
+            "expired",
+            id="expired",
+        ),
+    ],
+)
+def test_an_alias_that_is_buried_lets_its_user_go(settle, reason):
+    bench = make_sign_up(retry_budget=3600.0)
+
+    settle(bench, bench.send())
+
+    assert bench.dead() == [("alias", reason)]
+    assert bench.exchange() == ["a", "b"]
+
+
+def test_an_alias_that_the_ledger_denies_lets_its_user_go():
+    bench = make_sign_up()
+
+    bench.pump.leave_out_denied(bench.send(), [False])
+
+    assert bench.exchange() == ["a", "b"]
+
+
 # --- the ledger's word ----------------------------------------------------------------------------
 
 
@@ -554,9 +791,10 @@ def test_what_nobody_can_judge_now_goes_back_and_rests():
 
 def test_what_nobody_can_judge_waits_whatever_its_age():
     bench = Bench(retry_budget=3600.0)
-    bench.put(make_entry("old", at=NOW - 7200))
+    bench.put(make_entry("old"))
+    bench.now += 7200
 
-    bench.pump.postpone(bench.send(), NOW)
+    bench.pump.postpone(bench.send(), bench.now)
 
     assert (bench.outbox.stats().depth, bench.dead()) == (1, [])
 

@@ -68,8 +68,9 @@ def test_a_success_that_is_not_imports_is_unclear(body):
         pytest.param(b"<html>", Verdict.UNCLEAR, id="html"),
     ],
 )
-def test_profile_updates_say_in_the_body_how_it_went(body, expected):
-    assert verdict(Reply(200, body), Endpoint.PEOPLE) is expected
+@pytest.mark.parametrize("endpoint", [Endpoint.ALIASES, Endpoint.PEOPLE, Endpoint.GROUPS])
+def test_what_is_no_import_says_in_the_body_how_it_went(endpoint, body, expected):
+    assert verdict(Reply(200, body), endpoint) is expected
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 524, 599])

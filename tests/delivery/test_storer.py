@@ -1,5 +1,8 @@
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
+
+import pytest
 
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
@@ -32,6 +35,7 @@ class Bench:
         self.rendering = threading.Event()
         self.may_render = threading.Event()
         self.may_render.set()
+        self.error: BaseException = ValueError("secret")
         self.storer = Storer(
             intake=self.intake,
             outbox=self.outbox,
@@ -45,7 +49,7 @@ class Bench:
         self.rendering.set()
         assert self.may_render.wait(TIMEOUT)
         if not item:
-            raise ValueError("secret")
+            raise self.error
         return item
 
     def on_stored(self) -> None:
@@ -89,6 +93,40 @@ def test_an_item_that_cannot_be_rendered_poisons_no_other(caplog):
     (text,) = caplog.messages
     assert "ValueError" in text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit, CancelledError, KeyboardInterrupt])
+def test_nothing_that_a_rendering_raises_ends_the_thread(error):
+    bench = Bench()
+    bench.error = error("secret")
+    bench.submit([make_entry("a")], 1)
+    bench.submit([], 2)
+    bench.submit([make_entry("b")], 1)
+
+    bench.storer.store()
+
+    assert bench.names() == ["a", "b"]
+    assert bench.counters.snapshot().dropped == {"unrenderable": 2}
+    assert (bench.intake.waiting(), bench.stored) == (0, 1)
+
+
+def test_nothing_that_an_outbox_raises_ends_the_thread():
+    class Torn(MemoryOutbox):
+        def put(self, entries, now):
+            raise CancelledError
+
+        def forget(self, keys, at):
+            raise CancelledError
+
+    bench = Bench(Torn(make_settings()))
+    bench.submit([make_entry("a", "b")], 2)
+    bench.submit(Stop([b"device"], NOW))
+
+    bench.storer.store()
+
+    stats = bench.counters.snapshot()
+    assert (stats.dropped, stats.other) == ({"unstored": 2}, {"stop_lost": 1})
+    assert (bench.intake.waiting(), bench.stored) == (0, 1)
 
 
 def test_what_render_leaves_out_it_counts_itself():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -164,6 +165,18 @@ def test_profile_updates_go_as_they_are_without_credentials(server, transport, e
     (target, headers, body) = server.requests[0]
     assert target == f"{endpoint.value}?verbose=1"
     assert body == BODY
+    assert not {"content-encoding", "authorization"} & set(headers)
+
+
+def test_an_alias_goes_as_the_form_that_is_documented_for_it(server, transport):
+    alias = '[{"event":"$create_alias","properties":{"alias":"a+b & café"}}]'.encode()
+
+    transport.send(Endpoint.ALIASES, alias)
+
+    (target, headers, body) = server.requests[0]
+    assert target == "/track?verbose=1&ip=0"
+    assert headers["content-type"] == "application/x-www-form-urlencoded"
+    assert parse_qs(body.decode("ascii")) == {"data": [alias.decode()]}
     assert not {"content-encoding", "authorization"} & set(headers)
 
 

@@ -1,4 +1,3 @@
-import atexit
 import gc
 import os
 import select
@@ -106,7 +105,7 @@ def start() -> Iterator[Callable[..., Bench]]:
     for bench in benches:
         bench.may_render.set()
         bench.worker.close(0)
-        atexit.unregister(bench.worker._exit_hook)
+        bench.worker._exit_hooks.close()
 
 
 def threads() -> set[threading.Thread]:
@@ -131,6 +130,25 @@ def test_a_flush_delivers_what_was_submitted(start):
     assert bench.worker.flush(TIMEOUT)
     assert bench.sent() == ["a", "b", "c"]
     assert (bench.stats().accepted, bench.stats().delivered) == (3, 3)
+
+
+def test_a_flush_ends_with_the_events_that_waited_for_an_alias(start):
+    bench = start(RecordingTransport([Reply(200, b"0")]), flush_interval=3600.0)
+    bench.submit("first")
+    bench.submit("alias", endpoint=Endpoint.ALIASES, user=b"user", is_identity=True)
+    bench.submit("later", user=b"user")
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["alias", "first", "later"]
+    assert (bench.stats().delivered, bench.stats().buried) == (2, 1)
+    assert [letter.reply for letter in bench.worker.dead()] == ["0"]
+
+
+def test_an_alias_leaves_without_a_flush(start):
+    bench = start(flush_interval=3600.0)
+    bench.submit("alias", endpoint=Endpoint.ALIASES, user=b"user", is_identity=True)
+
+    assert bench.transport.is_sending.wait(TIMEOUT)
 
 
 def test_a_full_batch_leaves_without_a_flush(start):
@@ -471,6 +489,68 @@ bench.worker.close(10)
 """
 
     assert run_script(script) == ('[{"event":"a","fill":""}]\n', "")
+
+
+PROCESS = "child = context.Process(target=work); child.start(); child.join()"
+POOL = "pool = context.Pool(1); pool.apply(work); pool.close(); pool.join()"
+PARENT_SENDS = "bench.submit('parent'); bench.worker.flush(10)"
+
+
+@pytest.mark.parametrize(
+    ("before", "run"),
+    [
+        pytest.param("", PROCESS, id="process"),
+        pytest.param(PARENT_SENDS, PROCESS, id="process-after-its-parent"),
+        pytest.param(PARENT_SENDS, POOL, id="pool"),
+    ],
+)
+def test_the_end_of_a_multiprocessing_child_delivers(before, run):
+    script = f"""
+import multiprocessing
+
+def work():
+    bench.submit("child")
+
+context = multiprocessing.get_context("fork")
+{before}
+{run}
+"""
+
+    assert run_script(script)[0].count('"event":"child"') == 1
+
+
+@pytest.mark.parametrize("module", ["os", "multiprocessing.util"])
+def test_the_end_of_a_forked_child_delivers_once(module):
+    script = f"""
+import os
+import {module}
+
+{PARENT_SENDS}
+if os.fork():
+    os.wait()
+else:
+    bench.submit("child")
+"""
+
+    assert run_script(script)[0].splitlines() == [
+        '[{"event":"parent","fill":""}]',
+        '[{"event":"child","fill":""}]',
+    ]
+
+
+def test_a_close_that_left_nothing_takes_its_hook_in_a_multiprocessing_child_back():
+    script = """
+from multiprocessing import util
+
+before = len(util._finalizer_registry)
+for _ in range(3):
+    bench.submit("a")
+    hooked = len(util._finalizer_registry) - before
+    bench.worker.close(10)
+    print(hooked, len(util._finalizer_registry) - before)
+"""
+
+    assert [line for line in run_script(script)[0].splitlines() if "[" not in line] == ["1 0"] * 3
 
 
 def in_child(run: Callable[[], str]) -> str:

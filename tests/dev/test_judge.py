@@ -124,6 +124,8 @@ def test_import_refuses_what_the_documentation_forbids(message: Any, field: str)
         ("simplified", {"$user_id": "U"}, True),
         ("original", {"$device_id": "D"}, False),
         ("original", {"$user_id": "U"}, False),
+        ("legacy", {"$device_id": "D"}, False),
+        ("legacy", {"$user_id": "U"}, False),
     ],
 )
 def test_only_simplified_takes_an_event_without_distinct_id(
@@ -147,6 +149,7 @@ def test_an_identify_that_names_both_ids_needs_no_distinct_id() -> None:
         ("original", ["a"], False),
         ("original", None, False),
         ("simplified", None, True),  # ignored there
+        ("legacy", None, True),  # and there
     ],
 )
 def test_a_merge_names_exactly_two_ids(mode: Mode, ids: Any, *, is_taken: bool) -> None:

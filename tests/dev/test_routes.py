@@ -40,6 +40,21 @@ def test_what_came_can_be_read(client: httpx.Client) -> None:
     ]
 
 
+def test_who_is_who_can_be_read(client: httpx.Client) -> None:
+    ids = [("D", ""), ("D", "U1"), ("D", "U2")]
+    for device_id, user_id in ids:
+        properties = {"token": "T", "$device_id": device_id, "$user_id": user_id}
+        client.post("/track", json={"event": "A", "properties": properties})
+
+    first = {"canonical_id": "U1", "distinct_ids": ["$device:D", "U1"], "events": 2, "failures": []}
+    reason = "errAnonDistinctIdAssignedAlready"
+    second = {"canonical_id": "U2", "distinct_ids": ["U2"], "events": 1, "failures": [reason]}
+    assert client.get("/_mp/visitors").json() == {
+        "mode": "simplified",
+        "visitors": [first, second],
+    }
+
+
 def test_the_feed_gives_only_what_is_new(client: httpx.Client) -> None:
     client.post("/track", json=EVENT)
     first = client.get("/_mp/feed").json()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mp_asgi.dev import Fault, StandIn
+from mp_asgi.dev import Fault, StandIn, run_in_thread
 from tests.dev.messages import BAD, GOOD, GROUP, INVALID, NOW, PERSON, TRACKED, post_import
 
 # /import, strict: Mixpanel's OpenAPI file, StrictReceived and StrictInvalid.
@@ -218,6 +218,27 @@ def test_a_request_is_kept_with_its_wire_bytes(client: httpx.Client, standin: St
     assert (request.method, request.path, request.query) == ("POST", "/import", "strict=1")
     assert (request.body, request.messages, request.status) == (body, (GOOD,), 200)
     assert ("content-encoding", "gzip") in request.headers
+
+
+def test_who_is_who_is_told_by_what_arrived_in_the_projects_id_merge() -> None:
+    standin = StandIn(mode="original", clock=lambda: NOW)
+    device = "aaaaaaaa-1111-4111-8111-aaaaaaaaaaaa"
+
+    def identify(user_id: str) -> dict[str, Any]:
+        ids = {"token": "T", "$identified_id": user_id, "$anon_id": device, "distinct_id": user_id}
+        return {"event": "$identify", "properties": ids}
+
+    seen = {"event": "Seen", "properties": {"token": "T", "distinct_id": device}}
+    with run_in_thread(standin) as server:
+        httpx.post(server.url + "/track", json=[seen, {}, identify("U1")]).raise_for_status()
+        httpx.post(server.url + "/import", json=[identify("U2")], auth=("T", ""))  # has no time
+        httpx.post(server.url + "/track", json=[identify("U2")]).raise_for_status()
+
+    assert standin.who_is(seen) == standin.who_is(standin.events[0]) == standin.who_is("U1")
+    assert [cluster.distinct_ids for cluster in standin.clusters()] == [(device, "U1"), ("U2",)]
+    assert [(failure.event, failure.reason) for failure in standin.failures()] == [
+        (identify("U2"), "errAnonDistinctIdAssignedAlready")
+    ]
 
 
 def test_duplicates_are_told_by_mixpanels_key(client: httpx.Client, standin: StandIn) -> None:

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
@@ -12,6 +13,7 @@ from wsgiref.validate import validator
 import anyio
 
 from mp_asgi import Analytics, MixpanelMiddleware, MixpanelWSGIMiddleware, get_tracker
+from mp_asgi.delivery.transport import Transport
 from mp_asgi.endpoints import mount_asgi, mount_wsgi
 from tests.probes import http_scope, serve
 from tests.support import TIMEOUT, RecordingTransport, make_settings
@@ -56,12 +58,28 @@ def wsgi_app(environ: Any, start_response: Any) -> Iterable[bytes]:
 
 
 class Site:
-    """One site behind one door, and one visitor's browser."""
+    """One site behind one door, and one visitor's browser.
 
-    def __init__(self, kind: str, **settings: Any) -> None:
+    Args:
+        kind: `asgi` or `wsgi`.
+        clock: Of the analytics.
+        transport: Where it delivers to, if not to a transport that records.
+        settings: Of the analytics.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        transport: Transport | None = None,
+        **settings: Any,
+    ) -> None:
         self.transport = RecordingTransport()
         self.settings = make_settings(**{"mount": MOUNT, **settings})
-        self.analytics = Analytics(self.settings, transport=lambda: self.transport)
+        self.analytics = Analytics(
+            self.settings, transport=lambda: transport or self.transport, clock=clock
+        )
         self.cookies: dict[str, str] = {}
         self._ask = self._ask_asgi if kind == "asgi" else self._ask_wsgi
         shared = {"analytics": self.analytics}
@@ -72,7 +90,7 @@ class Site:
     def ask(
         self, method: str = "GET", path: str = CONSENT, headers: Any = (), body: bytes = b""
     ) -> Answer:
-        """Ask as the visitor's browser would, with its cookies."""
+        """Ask as the visitor's browser would, with its cookies; the path may have a query."""
         sent = dict(headers)
         if self.cookies:
             sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
@@ -102,7 +120,8 @@ class Site:
 
     def _ask_asgi(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        scope = http_scope(*raw, method=method, path=path)
+        path, _, query = path.partition("?")
+        scope = http_scope(*raw, method=method, path=path, query_string=query.encode("latin-1"))
         message = {"type": "http.request", "body": body, "more_body": False}
         wire = anyio.run(serve, self.asgi, scope, message)
         start, *parts = wire.sent
@@ -111,7 +130,8 @@ class Site:
 
     def _ask_wsgi(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         started: list[Any] = []
-        environ = wsgi_environ(method, path, headers, body)
+        path, _, query = path.partition("?")
+        environ = wsgi_environ(method, path, headers, body, QUERY_STRING=query)
 
         def start_response(status: str, found: Any, exc_info: Any = None, /) -> Any:
             started[:] = [int(status[:3]), [(name.lower(), value) for name, value in found]]

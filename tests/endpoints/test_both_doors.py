@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mp_asgi import ANONYMOUS
 from tests.endpoints.site import (
     CONSENT,
     FORM,
@@ -247,3 +248,20 @@ def test_head_has_no_body(site, path):
     answer = site.ask("HEAD", path)
 
     assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize("kind", DOORS)
+def test_nobody_has_left_because_the_endpoints_are_outside_of_the_apps_session(kind):
+    users: list[object] = ["U1"]
+    settings = {"first_party": True, "identify_from": lambda connection: users[-1]}
+    with open_site(kind, **settings) as site:
+        site.post(analytics="granted")
+        site.seen()
+        users.append(ANONYMOUS)
+
+        answer = site.ask("POST", "/_mp/track", SAME_ORIGIN, b'{"event":"Clicked"}')
+        site.seen()
+
+        assert answer.body == b"1"
+        there, clicked, gone = [message["properties"] for message in site.transport.messages]
+        assert clicked["$device_id"] == there["$device_id"] != gone["$device_id"]

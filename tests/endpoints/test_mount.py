@@ -9,6 +9,7 @@ from mp_asgi.endpoints.notices import Notices
 from mp_asgi.errors import SettingsError
 from mp_asgi.events import ActState, Notice
 from mp_asgi.head import RequestHead
+from mp_asgi.place import NOWHERE
 from tests.support import FakeClock, RecordingSink, make_core, make_settings
 
 HERE = [(b"host", b"shop.test"), (b"sec-fetch-site", b"same-origin")]
@@ -305,7 +306,7 @@ def test_the_notice_that_was_shown_goes_into_the_record(recorded):
 
     recorded.post(analytics="granted", **shown)
     recorded.post(analytics="denied", **shown)
-    recorded.tracker.open().begin_response(None)
+    recorded.tracker.open().begin_response(None, NOWHERE)
 
     notice = Notice("de", f"{texts['title']}\n\n{texts['text']}")
     assert texts["text"].endswith("auf dem Sie angemeldet sind.")

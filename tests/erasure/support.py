@@ -25,8 +25,9 @@ def make_reader(mode: IdentityMode = IdentityMode.SIMPLIFIED) -> PeopleReader:
     return PeopleReader(KEYS, mode, make_signer())
 
 
-def make_link(user_id: str, device_id: str, at: float) -> Link:
-    return Link(user_id, device_id, KEYS.user_key(user_id), KEYS.device_key(device_id), at)
+def make_link(user_id: str, device_id: str, at: float, origins: str = "") -> Link:
+    keys = KEYS.user_key(user_id), KEYS.device_key(device_id)
+    return Link(user_id, device_id, *keys, at, origins)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from mp_asgi.erasure.jobs import Compliance, JobKind, JobState, JobStatus
 from mp_asgi.erasure.mixpanel import MAX_IDS, PrivacyAPI
 from mp_asgi.erasure.pace import MAX_TRIES, Pace
 from mp_asgi.events import Subject
+from mp_asgi.identity import IdentityMode
 from tests.erasure.support import DEVICE, make_reader
 
 READER = make_reader()
@@ -53,8 +54,20 @@ def test_more_people_than_fit_take_more_jobs(api, standin):
     assert [key for job in jobs for key in job.keys] == [person.key for person in people]
 
 
+def test_all_that_a_device_is_known_by_goes_into_one_job(api, standin):
+    reader = make_reader(IdentityMode.ORIGINAL)
+    people = [reader.device(f"D{number}") for number in range(MAX_IDS // 2 + 1)]
+
+    jobs, problems = place(api, people)
+
+    assert problems == []
+    assert [len(job.distinct_ids) for job in standin.privacy.jobs] == [MAX_IDS - 1, 2]
+    assert standin.privacy.jobs[1].distinct_ids == ("D999", "$device:D999")
+    assert [len(job.keys) for job in jobs] == [MAX_IDS // 2, 1]
+
+
 def test_a_refused_request_leaves_the_others_alone(api, standin):
-    spoilt = dataclasses.replace(READER.user("U1"), distinct_id="")
+    spoilt = dataclasses.replace(READER.user("U1"), distinct_ids=("",))
 
     jobs, problems = place(api, [spoilt, READER.device(DEVICE)])
 

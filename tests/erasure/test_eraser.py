@@ -9,6 +9,7 @@ from mp_asgi.erasure.jobs import Compliance, Job, JobState
 from mp_asgi.erasure.receipt import NOT_CLEARED, NOT_STOPPED, Receipt, UnusableReceipt
 from mp_asgi.errors import MixpanelASGIError
 from mp_asgi.events import Act, ActState, Subject
+from mp_asgi.identity import IdentityMode
 from tests.erasure.support import (
     DEVICE,
     KEYS,
@@ -27,7 +28,9 @@ DEVICES = [READER.device(DEVICE), READER.device(OTHER_DEVICE)]
 class House:
     """An eraser with all around it, and what happened there in order."""
 
-    def __init__(self, api, standin, *, has_ledger=True, has_purge=True, has_fence=True):
+    def __init__(
+        self, api, standin, *, reader=READER, has_ledger=True, has_purge=True, has_fence=True
+    ):
         self.standin = standin
         self.clock = FakeClock()
         self.story = []
@@ -39,7 +42,7 @@ class House:
             links=[make_link("U1", DEVICE, NOW - 99), make_link("U1", OTHER_DEVICE, NOW - 9)],
         )
         self.eraser = Eraser(
-            READER,
+            reader,
             self.ledger if has_ledger else None,
             api,
             fence=self.fence if has_fence else None,
@@ -266,8 +269,19 @@ def test_a_device_that_comes_to_light_during_the_fence_is_erased_too(house, stan
     assert house.story == ["entombed_at", "fence", "purge", "fence", "purge", "jobs"]
     assert (LATE.key, ActState.ERASED) in [(act.key, act.state) for act in house.ledger.acts]
     assert LATE.key in house.purged[-1][0]
-    assert LATE.distinct_id in standin.privacy.jobs[-1].distinct_ids
+    assert LATE.distinct_ids[0] in standin.privacy.jobs[-1].distinct_ids
     assert (Subject.DEVICE, LATE.id) in receipt.ids
+
+
+def test_another_name_of_a_device_that_comes_to_light_during_the_fence_is_erased_too(api, standin):
+    house = House(api, standin, reader=make_reader(IdentityMode.ORIGINAL))
+    house.ledger.links = [make_link("U1", DEVICE, NOW - 9, "m")]
+    house.late_links = [make_link("U1", DEVICE, NOW - 1, "d")]
+
+    receipt = house.eraser.erase([USER])
+
+    assert standin.privacy.jobs[-1].distinct_ids == (DEVICE, f"$device:{DEVICE}")
+    assert len(receipt.named) == 2
 
 
 def test_a_device_that_comes_to_light_after_the_jobs_is_erased_by_a_later_run(house, standin):
@@ -276,7 +290,7 @@ def test_a_device_that_comes_to_light_after_the_jobs_is_erased_by_a_later_run(ho
 
     again = house.finish(begun)
 
-    assert [job.distinct_ids for job in standin.privacy.jobs][2:] == [(LATE.distinct_id,)]
+    assert [job.distinct_ids for job in standin.privacy.jobs][2:] == [LATE.distinct_ids]
     assert again.cleared_at is None
     assert house.finish(again).cleared_at is not None
 

@@ -2,20 +2,21 @@ import pytest
 
 from mp_asgi.erasure.people import MAX_PROBLEMS, UnreadablePeople
 from mp_asgi.events import Subject
-from mp_asgi.identity import IdentityMode, Visitor
+from mp_asgi.identity import IdentityMode, Origin, Visitor
 from tests.erasure.support import DEVICE, KEYS, make_reader, make_signer
 from tests.support import NOW
 
+VISITOR = Visitor(DEVICE, int(NOW)).with_user("U1", int(NOW))
 
-def make_cookie(key="k" * 32):
-    visitor = Visitor(DEVICE, int(NOW)).with_user("U1", int(NOW))
+
+def make_cookie(key="k" * 32, visitor=VISITOR):
     return make_signer(key).sign(visitor.render(keeps_user=True)).decode()
 
 
 def test_a_user_is_known_to_mixpanel_by_their_id():
     person = make_reader().user("U1")
 
-    assert (person.subject, person.id, person.distinct_id) == (Subject.USER, "U1", "U1")
+    assert (person.subject, person.id, person.distinct_ids) == (Subject.USER, "U1", ("U1",))
     assert person.key == KEYS.user_key("U1")
 
 
@@ -24,17 +25,19 @@ def test_a_number_is_a_user_id_too():
 
 
 @pytest.mark.parametrize(
-    ("mode", "distinct_id"),
+    ("mode", "distinct_ids"),
     [
-        pytest.param(IdentityMode.SIMPLIFIED, f"$device:{DEVICE}", id="simplified"),
-        pytest.param(IdentityMode.ORIGINAL, DEVICE, id="original"),
+        pytest.param(IdentityMode.SIMPLIFIED, (f"$device:{DEVICE}",), id="simplified"),
+        pytest.param(IdentityMode.ORIGINAL, (DEVICE, f"$device:{DEVICE}"), id="original"),
+        pytest.param(IdentityMode.LEGACY, (DEVICE, f"$device:{DEVICE}"), id="legacy"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "$device:"], ids=["bare", "as-mixpanel-shows-it"])
-def test_a_device_is_known_as_the_mode_says(mode, distinct_id, prefix):
+def test_a_device_of_unknown_origin_is_named_in_every_way_of_the_mode(mode, distinct_ids, prefix):
     person = make_reader(mode).device(prefix + DEVICE)
 
-    assert (person.subject, person.id, person.distinct_id) == (Subject.DEVICE, DEVICE, distinct_id)
+    assert (person.subject, person.id) == (Subject.DEVICE, DEVICE)
+    assert person.distinct_ids == distinct_ids
     assert person.key == KEYS.device_key(DEVICE)
 
 
@@ -45,6 +48,55 @@ def test_a_device_is_known_as_the_mode_says(mode, distinct_id, prefix):
 )
 def test_a_cookie_names_its_device_and_not_its_user(form):
     assert make_reader().cookie(form.format(make_cookie())) == make_reader().device(DEVICE)
+
+
+@pytest.mark.parametrize("mode", [IdentityMode.ORIGINAL, IdentityMode.LEGACY])
+@pytest.mark.parametrize(
+    "first_touch", ["", '{"initial_utm_source":"news"}'], ids=["bare", "touch"]
+)
+@pytest.mark.parametrize(
+    ("origin", "distinct_id"),
+    [
+        pytest.param(Origin.MINTED, "A-1", id="minted"),
+        pytest.param(Origin.SUCCESSOR, "A-1", id="successor"),
+        pytest.param(Origin.BROWSER, "$device:A-1", id="of-the-page"),
+        pytest.param(Origin.LITERAL, "A-1", id="of-the-app"),
+        pytest.param(Origin.PERSISTED, "A-1", id="persisted"),
+    ],
+)
+def test_a_cookie_names_its_device_as_it_was_sent(mode, first_touch, origin, distinct_id):
+    visitor = Visitor("A-1", int(NOW), origin=origin, first_touch=first_touch)
+
+    person = make_reader(mode).cookie(make_cookie(visitor=visitor))
+
+    assert (person.id, person.distinct_ids) == ("A-1", (distinct_id,))
+    assert person.key == KEYS.device_key("A-1")
+
+
+def test_a_cookie_whose_page_calls_the_device_by_a_users_id_does_not_name_that_user():
+    reader = make_reader(IdentityMode.ORIGINAL)
+    cookie = make_cookie(visitor=Visitor("U2", int(NOW), origin=Origin.BROWSER))
+
+    assert reader.cookie(cookie).distinct_ids == ("$device:U2",)
+
+
+def test_who_is_named_twice_is_named_in_both_ways():
+    cookie = make_cookie(visitor=Visitor("A", int(NOW), origin=Origin.BROWSER))
+
+    (person,) = make_reader(IdentityMode.ORIGINAL).parse(["device:A", f"cookie:{cookie}"])
+
+    assert person.distinct_ids == ("A", "$device:A")
+
+
+def test_a_device_is_not_named_in_a_way_that_is_too_long():
+    person = make_reader(IdentityMode.ORIGINAL).device("ü" * 124)
+
+    assert person.distinct_ids == ("ü" * 124,)
+
+
+def test_a_device_that_is_too_long_with_its_prefix_is_refused():
+    with pytest.raises(UnreadablePeople, match="device ID"):
+        make_reader().device("ü" * 124)
 
 
 @pytest.mark.parametrize(

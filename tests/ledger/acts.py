@@ -22,9 +22,11 @@ def make_act(state: ActState = GRANTED, at: float = NOW, key: bytes = USER, **mo
     return Act(key=key, subject=more.pop("subject", Subject.USER), state=state, at=at, **more)
 
 
-def make_link(user: str = "ada@example.org", device: str = "d-1", at: float = NOW) -> Link:
+def make_link(
+    user: str = "ada@example.org", device: str = "d-1", at: float = NOW, origins: str = ""
+) -> Link:
     keys = {"d-1": DEVICE, "d-2": OTHER}
-    return Link(user, device, USER, keys[device], at)
+    return Link(user, device, USER, keys[device], at, origins)
 
 
 def make_ledger(url: str, *keys: str, project: bytes = PROJECT, **more: Any) -> Ledger:

@@ -1,4 +1,5 @@
 import itertools
+import json
 import multiprocessing
 import os
 import threading
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mp_asgi.errors import MixpanelASGIError
 from mp_asgi.events import ActState, Notice, Standing, Subject
 from mp_asgi.ledger import LedgerUnavailable, UnusableLedger
+from mp_asgi.ledger.keys import Keyring
 from tests.ledger.acts import (
     DENIED,
     DEVICE,
@@ -200,6 +202,53 @@ def test_links_answer_both_ways_with_the_raw_ids(ledger):
     assert ledger.links_of_user(USER) == [make_link(), make_link(device="d-2", at=NOW + 1)]
     assert ledger.links_of_device(OTHER) == [make_link(device="d-2", at=NOW + 1)]
     assert ledger.links_of_device(USER) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        pytest.param(["m", "m"], "m", id="the-same"),
+        pytest.param(["m", "d", "m"], "md", id="another"),
+        pytest.param(["", "d"], "", id="after-nobody-said"),
+        pytest.param(["d", ""], "", id="before-nobody-said"),
+    ],
+)
+def test_a_link_says_every_origin_of_its_device(ledger, told, kept):
+    other = make_link(device="d-2", at=NOW + 9, origins="s")
+    links = [make_link(at=NOW + number, origins=item) for number, item in enumerate(told)]
+
+    ledger.append([other, *links])
+
+    assert ledger.links_of_user(USER) == [make_link(origins=kept), other]
+
+
+def test_a_link_under_an_old_key_learns_another_origin(open_ledger):
+    open_ledger(OLD).append([make_link(origins="m")])
+    ledger = open_ledger(OLD, NEW)
+
+    ledger.append([make_link(origins="d")])
+
+    assert ledger.links_of_user(USER) == [make_link(origins="md")]
+    assert open_ledger(OLD).links_of_user(USER) == [make_link(origins="md")]
+
+
+def test_a_link_of_before_the_origins_is_read(ledger, url):
+    ledger.append([make_link(origins="d")])
+    names = json.dumps(["ada@example.org", "d-1", USER.hex(), DEVICE.hex()])
+    token = Keyring([NEW]).newest.links.encrypt(names.encode()).decode()
+
+    run_sql(url, "UPDATE mp_asgi_links SET token = :token", token=token)
+
+    assert ledger.links_of_user(USER) == [make_link()]
+
+
+def test_a_changed_link_stays_as_it_was_changed(ledger, url):
+    ledger.append([make_link(origins="d")])
+    run_sql(url, "UPDATE mp_asgi_links SET token = 'gAAA'")
+
+    ledger.append([make_link(origins="m")])
+
+    assert run_sql(url, "SELECT token FROM mp_asgi_links") == [("gAAA",)]
 
 
 @pytest.mark.parametrize(

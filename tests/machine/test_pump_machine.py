@@ -1,4 +1,6 @@
-"""Play deliveries with every accident and hold the promises: counted, stopped, delivered once."""
+"""Play deliveries with every accident and hold the promises: counted, stopped, delivered once,
+and no user before their alias.
+"""
 
 from collections import Counter
 
@@ -42,8 +44,9 @@ class Deliveries(RuleBasedStateMachine):
         self.entries: dict[str, Entry] = {}
         self.stops: dict[bytes, float] = {}
         self.taken: Counter[str] = Counter()
-        self.order: dict[Endpoint, list[int]] = {endpoint: [] for endpoint in Endpoint}
+        self.order: dict[tuple[Endpoint, bytes], list[int]] = {}
         self.unanswered: set[str] = set()
+        self.acknowledged: set[str] = set()
 
     @rule(
         sizes=st.lists(st.integers(1, 6), min_size=1, max_size=3),
@@ -55,8 +58,20 @@ class Deliveries(RuleBasedStateMachine):
         is_identity=st.booleans(),
     )
     def put(self, sizes, endpoint, **fields):
-        entries = [self.make_entry(size, endpoint, **fields) for size in sizes]
-        count = sum(sizes)
+        self.accept([self.make_entry(size, endpoint, **fields) for size in sizes])
+
+    @rule(
+        endpoints=st.lists(st.sampled_from(Endpoint), min_size=1, max_size=3),
+        device=KEYS,
+        user=KEYS,
+    )
+    def sign_up(self, endpoints, device, user):
+        fields = {"device": device, "user": user, "is_repeatable": True, "is_identity": False}
+        endpoints = [Endpoint.ALIASES, *endpoints]
+        self.accept([self.make_entry(1, endpoint, age=0, **fields) for endpoint in endpoints])
+
+    def accept(self, entries):
+        count = sum(len(entry.messages) for entry in entries)
         result = self.outbox.put(entries, self.now)
         assert result.stored + result.stopped + result.overflowed == count
         self.counters.count("accepted", count)
@@ -73,8 +88,8 @@ class Deliveries(RuleBasedStateMachine):
             device,
             user,
             self.now - age,
-            is_repeatable=is_repeatable or endpoint is Endpoint.EVENTS,
-            is_identity=is_identity,
+            is_repeatable=is_repeatable or endpoint in {Endpoint.EVENTS, Endpoint.ALIASES},
+            is_identity=is_identity or endpoint is Endpoint.ALIASES,
         )
 
     @precondition(lambda self: self.batch is None)
@@ -91,6 +106,25 @@ class Deliveries(RuleBasedStateMachine):
             for key in (leased.entry.device_key, leased.entry.user_key):
                 assert leased.entry.tracked_at > self.stops.get(key, 0)
             assert leased.entry.is_repeatable or len(batch.messages) == 1
+        if batch.endpoint is Endpoint.ALIASES:
+            assert len(batch.messages) == 1
+        elif batch.endpoint is not Endpoint.GROUPS:
+            self.check_aliases(batch)
+
+    def check_aliases(self, batch: Batch) -> None:
+        """No message may leave while an alias of its user is open that was put before it."""
+        settled = self.acknowledged | {letter.message.name for letter in self.outbox.dead()}
+        first_open: dict[bytes, int] = {}
+        for name, entry in self.entries.items():
+            if entry.endpoint is Endpoint.ALIASES and name not in settled and self.waits(entry):
+                first_open.setdefault(entry.user_key, int(name))
+        for leased in batch.leased:
+            user, number = leased.entry.user_key, int(leased.entry.messages[0].name)
+            assert not user or number < first_open.get(user, self.number)
+
+    def waits(self, entry: Entry) -> bool:
+        keys = {entry.device_key, entry.user_key} - {b""}
+        return all(entry.tracked_at > self.stops.get(key, 0) for key in keys)
 
     def take(self, batch: Batch) -> None:
         self.taken.update(message.name for message in batch.messages)
@@ -105,7 +139,10 @@ class Deliveries(RuleBasedStateMachine):
     def deliver(self):
         batch = self.settle()
         self.take(batch)
-        self.order[batch.endpoint].extend(int(message.name) for message in batch.messages)
+        self.acknowledged.update(message.name for message in batch.messages)
+        for leased in batch.leased:
+            numbers = self.order.setdefault((batch.endpoint, leased.entry.user_key), [])
+            numbers.extend(int(message.name) for message in leased.entry.messages)
         self.pump.receive(batch, success(batch.endpoint, len(batch.messages)), self.now)
 
     @precondition(lambda self: self.batch is not None and self.batch.endpoint is Endpoint.EVENTS)
@@ -136,6 +173,23 @@ class Deliveries(RuleBasedStateMachine):
             self.take(batch)
         self.unanswered.update(message.name for message in batch.messages)
         self.pump.fail(batch, Unavailable("no answer", is_sent=True), self.now)
+
+    @precondition(lambda self: self.batch is None)
+    @rule()
+    def take_no_alias(self):
+        """Whoever waits for no alias goes, whatever becomes of the aliases."""
+        self.now += 3600
+        while isinstance(step := self.pump.next_step(self.now, is_flushing=True), Send):
+            self.batch = step.batch
+            self.check_batch(step.batch)
+            if step.batch.endpoint is Endpoint.ALIASES:
+                self.refuse_all(Reply(403, b""))
+            else:
+                self.deliver()
+        stats = self.outbox.stats()
+        aliases = self.outbox._lines[Endpoint.ALIASES].messages
+        assert stats.depth == aliases + stats.behind_aliases
+        assert aliases or not stats.behind_aliases
 
     @precondition(lambda self: self.batch is not None)
     @rule()
@@ -176,7 +230,7 @@ class Deliveries(RuleBasedStateMachine):
         assert all(self.entries[name].is_repeatable for name in twice)
 
     @invariant()
-    def what_is_delivered_in_full_keeps_its_order(self):
+    def what_a_user_did_keeps_its_order_where_it_is_delivered_in_full(self):
         for numbers in self.order.values():
             assert numbers == sorted(numbers)
 

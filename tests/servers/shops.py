@@ -16,6 +16,8 @@ from mp_asgi.dev import StandIn, run_in_thread
 
 TOKEN = "0" * 32
 ADDED = "Added to Cart"
+PAGE_VIEW = "$mp_web_page_view"
+TRIED = "Tried in the Page"
 COMMANDS = {
     "starlette under uvicorn": ["uvicorn", "examples.starlette_app.main:app", "--fd", "{fd}"],
     "flask under gunicorn": [
@@ -36,15 +38,20 @@ class Shop:
     url: str
     standin: StandIn
 
-    def arrived(self) -> list[dict[str, Any]]:
-        """Answer the properties of the visitor's events, once whatever was sent has come."""
+    def arrived(self, *names: str) -> list[dict[str, Any]]:
+        """Answer the properties of the visitor's events, once whatever was sent has come.
+
+        Args:
+            names: Of the events; without any, what was added to the cart.
+        """
         # Another visitor's event, sent later, comes behind everything that was sent before it.
         name = f"Barrier {uuid4()}"
         track_as_another_visitor(self.url, name)
         self.standin.wait_for(lambda standin: name in [e["event"] for e in standin.events])
         events = self.standin.events
-        assert {e["event"].partition(" ")[0] for e in events} <= {"Barrier", "Added"}
-        return [event["properties"] for event in events if event["event"] == ADDED]
+        known = {ADDED, PAGE_VIEW, TRIED}
+        assert {e["event"] for e in events if not e["event"].startswith("Barrier ")} <= known
+        return [event["properties"] for event in events if event["event"] in (names or {ADDED})]
 
 
 def track_as_another_visitor(url: str, name: str) -> None:
@@ -64,6 +71,8 @@ def run_shop(command: list[str], api_host: str, **variables: str) -> Iterator[st
             "MIXPANEL_API_HOST": api_host,
             "MP_ASGI_SECRET_KEYS": "k" * 32,
             "MP_ASGI_FLUSH_INTERVAL": "0.05",
+            # Headless Chromium and httpx say what they are.
+            "MP_ASGI_EXCLUDE_BOTS": "0",
             **variables,
         }
         fd = listener.fileno()

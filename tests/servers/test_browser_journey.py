@@ -9,8 +9,10 @@ from playwright.sync_api import Locator, Page, expect
 
 from mp_asgi.dev import StandIn, run_in_thread
 from tests.endpoints.browsing import CHROMIUM, open_browser, open_pages
-from tests.servers.shops import COMMANDS, Shop, run_example
+from tests.servers.shops import COMMANDS, PAGE_VIEW, TOKEN, TRIED, Shop, run_example
 
+PAGES_ID, PAGES_CHOICE = f"mp_{TOKEN}_mixpanel", f"__mp_opt_in_out_{TOKEN}"
+PAGES_MARK = PAGES_CHOICE + "_mp_asgi"  # that opt-out is ours, not the page's own
 GPC = {"Sec-GPC": "1"}
 
 pytestmark = pytest.mark.skipif(
@@ -105,7 +107,7 @@ def test_a_rejection_is_remembered_and_nothing_is_sent(shop: Shop, open_page: An
     answer(page, "Refuse")
     add_to_cart(page)
 
-    assert cookies(page).keys() == {"mp_consent"}
+    assert cookies(page).keys() == {"mp_consent", PAGES_CHOICE, PAGES_MARK}
     expect_state(page, REFUSED)
     assert shop.arrived() == []
 
@@ -149,6 +151,52 @@ def test_after_the_logout_the_device_is_another(shop: Shop, open_page: Any) -> N
     before, after = shop.arrived()
     assert before["$device_id"] != after["$device_id"]
     assert "$user_id" not in after
+
+
+def open_hybrid_page(page: Page, shop: Shop) -> list[str]:
+    """Open the page that tracks, too. Answer the server's device ID, and its own."""
+    page.goto(f"{shop.url}/browser")
+    return [page.locator(f"#{side}-id").inner_text() for side in ("server", "page")]
+
+
+def track_in_page(page: Page) -> None:
+    page.get_by_role("button", name="Track in the page").click()
+    expect(page.get_by_text("The server has taken the event.")).to_be_visible()
+
+
+def test_server_and_page_track_one_visitor_who_is_another_after_the_logout(
+    shop: Shop, open_page: Any
+) -> None:
+    page = open_page(shop.url)
+    answer(page, "Accept")
+    log_in(page, "ada")
+
+    ids = open_hybrid_page(page, shop)
+    track_in_page(page)
+    click(page, "Log out")
+    others = open_hybrid_page(page, shop)
+    track_in_page(page)
+
+    devices = [properties["$device_id"] for properties in shop.arrived(PAGE_VIEW, TRIED)]
+    assert ids[0] == ids[1] != others[0] == others[1]
+    assert {*devices} == {ids[0], others[0]}
+    people = {shop.standin.who_is(e) for e in shop.standin.events if e["event"] == TRIED}
+    assert people == {"ada", f"$device:{others[0]}"}
+
+
+def test_a_page_learns_of_the_choice_that_is_made_in_it(shop: Shop, open_page: Any) -> None:
+    page = open_page(f"{shop.url}/browser")
+    page.get_by_role("button", name="Track in the page").click()
+    expect(page.get_by_text("The server has not taken the event")).to_be_visible()
+
+    with page.expect_navigation():
+        answer(page, "Accept")
+    track_in_page(page)
+    with page.expect_navigation():
+        change_mind(page, "Refuse")
+
+    assert page.locator("#page-id").inner_text() == "none"
+    assert len(shop.arrived(TRIED)) == 1
 
 
 def test_nothing_is_sent_after_the_withdrawal(shop: Shop, open_page: Any) -> None:
@@ -251,9 +299,9 @@ def test_the_cookies_are_flagged(shop: Shop, open_page: Any) -> None:
     answer(page, "Accept")
 
     found = cookies(page)
-    assert found.keys() == {"mp_id", "mp_consent"}
-    flags = {name: (c["httpOnly"], c["sameSite"], c["secure"]) for name, c in found.items()}
-    assert flags == {"mp_id": (True, "Lax", False), "mp_consent": (False, "Lax", False)}
+    assert found.keys() == {"mp_id", "mp_consent", PAGES_ID, PAGES_CHOICE}
+    assert {name for name, cookie in found.items() if cookie["httpOnly"]} == {"mp_id"}
+    assert {(c["sameSite"], c["secure"]) for c in found.values()} == {("Lax", False)}
     assert {c["path"] for c in found.values()} == {"/"}
 
 
@@ -301,6 +349,10 @@ def standin_url() -> Iterator[tuple[StandIn, str]]:
         yield standin, server.url
 
 
+def feed(page: Page) -> Locator:
+    return page.get_by_role("list", name="What arrived, newest first").get_by_role("listitem")
+
+
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -319,7 +371,7 @@ def test_the_stand_ins_page_shows_what_arrives(
     httpx.post(url + "/engage", json={"$token": "T", "$distinct_id": "U", "$set": {"plan": "pro"}})
     httpx.post(url + "/track", json={"event": "Nobody"})
 
-    rows = page.get_by_role("listitem")
+    rows = feed(page)
     expect(rows).to_have_count(4)
     expect(rows.nth(0)).to_contain_text("Rejected: token, missing or empty")
     expect(rows.nth(1)).to_contain_text('{"plan":"pro"}')
@@ -336,7 +388,7 @@ def test_the_stand_ins_page_is_cleared_with_the_keyboard(
     standin.reset()
     httpx.post(url + "/track", json={"event": "First", "properties": {"token": "T"}})
     page = open_page(url)
-    expect(page.get_by_role("listitem")).to_have_count(1)
+    expect(feed(page)).to_have_count(1)
 
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

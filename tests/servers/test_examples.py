@@ -6,8 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
+from examples.shop import LIBRARY
 from tests.servers.shops import COMMANDS, Shop, run_example
 
+NAVIGATION = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 JSON = {"Accept": "application/json"}
 
 
@@ -56,6 +58,60 @@ def test_a_login_before_the_consent_is_known_with_it(visitor: httpx.Client) -> N
     known = visitor.post("/consent", json={"decision": "grant"}).json()
 
     assert known["user_id"] == "ada"
+
+
+def test_whoever_comes_after_the_logout_has_another_device(
+    shop: Shop, visitor: httpx.Client
+) -> None:
+    visitor.post("/consent", data={"decision": "grant"})
+    visitor.post("/login", data={"user": "ada"})
+    visitor.post("/track", data={"event": "Ordered"})
+
+    visitor.post("/logout")
+    visitor.post("/track", data={"event": "Looked"})
+
+    ordered, looked = (event["properties"] for event in shop.standin.wait_for(2))
+    assert ordered["$user_id"] == "ada"
+    assert "$user_id" not in looked
+    assert ordered["$device_id"] != looked["$device_id"]
+
+
+def test_a_page_that_somebody_opens_is_a_page_view(shop: Shop, visitor: httpx.Client) -> None:
+    visitor.post("/consent", data={"decision": "grant"})
+    visitor.post("/login", data={"user": "ada"})
+
+    visitor.get("/", headers=NAVIGATION)
+
+    (event,) = shop.standin.wait_for(1)
+    assert event["event"] == "$mp_web_page_view"
+    assert event["properties"]["current_url_route"] == "/"
+    assert event["properties"]["$user_id"] == "ada"
+
+
+def test_what_a_page_tracks_is_the_visitors(shop: Shop, visitor: httpx.Client) -> None:
+    device_id = visitor.post("/consent", json={"decision": "grant"}).json()["device_id"]
+
+    page = visitor.get("/browser").text
+    data = '{"event": "Tried", "properties": {"distinct_id": "somebody-else"}}'
+    own = {"Sec-Fetch-Site": "same-origin"}
+    taken = visitor.post("/_mp/track/", data={"data": data}, headers=own).text
+
+    (event,) = shop.standin.wait_for(1)
+    assert (taken, event["event"]) == ("1", "Tried")
+    assert event["properties"]["distinct_id"] == f"$device:{device_id}"
+    assert device_id in page
+
+
+def test_the_library_is_only_for_those_who_agreed(visitor: httpx.Client) -> None:
+    tag = '<script src="/mixpanel.js">'
+
+    before = visitor.get("/browser").text
+    visitor.post("/consent", data={"decision": "grant"})
+    after = visitor.get("/browser").text
+
+    assert tag not in before
+    assert (tag in after) is (LIBRARY is not None)
+    assert visitor.get("/mixpanel.js").status_code == (404 if LIBRARY is None else 200)
 
 
 def test_a_form_gets_the_page_back(visitor: httpx.Client) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+import re
 from functools import partial
 
 import pytest
@@ -46,6 +48,7 @@ ACCOUNT = {
 REGION = {"opt_out_countries": ["US", "GB"], "trusted_proxies": ["10.0.0.0/8"]}
 LEDGER = {"ledger": "sqlite:///consent.db", "ledger_keys": ["l" * 32]}
 NOTICE = {"en": {"title": "May we count you?"}, "de": {}}
+FIRST_PARTY = {"first_party": True, "mount": "/_mp"}
 
 
 class Reading:
@@ -95,6 +98,24 @@ class Reading:
         pytest.param({"notice": {}}, id="notice-of-no-language"),
         pytest.param({"gpc_since": "2026-11-01"}, id="gpc-since"),
         pytest.param({"consent_readers": ["klaro", Reading(), len]}, id="readers"),
+        pytest.param({"identity": "legacy"}, id="legacy"),
+        pytest.param({"ip": "coarse"}, id="ip"),
+        pytest.param({"adopt_cookie": "visitor"}, id="adopt-cookie"),
+        pytest.param({"adopt_browser_id": True, "share_id": True}, id="hybrid"),
+        pytest.param(FIRST_PARTY, id="first-party"),
+        pytest.param({**FIRST_PARTY, "first_party_names": ["track=t", "engage=e"]}, id="names"),
+        pytest.param({**FIRST_PARTY, "first_party_groups": True}, id="group-updates"),
+        pytest.param({**FIRST_PARTY, "cookie_path": "/_mp"}, id="cookies-of-the-mount"),
+        pytest.param({**FIRST_PARTY, "mount": "/a/_mp", "cookie_path": "/a"}, id="cookies-above"),
+        pytest.param({**FIRST_PARTY, "mount": "/a/_mp", "cookie_path": "/a/"}, id="a-slash-more"),
+        pytest.param({"mount": "/_mp", "cookie_path": "/shop"}, id="cookies-beside-the-mount"),
+        pytest.param({"url_parameters": []}, id="no-parameter"),
+        pytest.param({"url_parameters": ["filter[a]", "gr%C3%B6%C3%9Fe", "a.b~c"]}, id="parameter"),
+        pytest.param({"adopt_cookie": "sessions_seen"}, id="no-sessions-cookie"),
+        pytest.param({"adopt_cookie": "mp_visitor"}, id="nobody-elses-cookie"),
+        pytest.param({"exclude": ["/größe", "/a b"]}, id="exclude-in-any-spelling"),
+        pytest.param({"exclude": ["/health", "/admin/*", "*.json"]}, id="exclude"),
+        pytest.param({"before_send": len}, id="before-send"),
     ],
 )
 def test_what_can_work_is_taken(overrides):
@@ -161,7 +182,105 @@ def test_what_can_work_is_taken(overrides):
         pytest.param(
             {"secret_keys": (10**40,)}, "MP_ASGI_SECRET_KEYS", "text", id="key-that-is-a-number"
         ),
-        pytest.param({"identity": "legacy"}, "MP_ASGI_IDENTITY", "simplified or", id="identity"),
+        pytest.param(
+            {"identity": "v3"},
+            "MP_ASGI_IDENTITY",
+            "Use simplified or original or legacy.",
+            id="identity",
+        ),
+        pytest.param({"ip": "on"}, "MP_ASGI_IP", "off or coarse or full", id="ip"),
+        pytest.param(
+            {"adopt_cookie": "a b"}, "MP_ASGI_ADOPT_COOKIE", "name of a cookie", id="adopt-space"
+        ),
+        pytest.param(
+            {"adopt_cookie": "mp_id"}, "MP_ASGI_ADOPT_COOKIE", "not of one of ours", id="adopt-ours"
+        ),
+        *[
+            pytest.param(
+                {"adopt_cookie": name}, "MP_ASGI_ADOPT_COOKIE", "of one of ours", id=f"adopt-{name}"
+            )
+            for name in ("__Host-mp_id", "__Host-mp_consent", "__Secure-mp_id", "mp_choice")
+        ],
+        *[
+            pytest.param(
+                {"adopt_cookie": name},
+                "MP_ASGI_ADOPT_COOKIE",
+                "set MP_ASGI_ADOPT_BROWSER_ID=1",
+                id=f"adopt-{name}",
+            )
+            for name in ("mp_t0ken_mixpanel", "mp_0ther_mixpanel", "__mp_opt_in_out_t0ken")
+        ],
+        *[
+            pytest.param(
+                {"adopt_cookie": name}, "_ADOPT_COOKIE", "is somebody's key", id=f"adopt-{name}"
+            )
+            for name in ("sessionid", "__Host-session", "__Secure-sid", "PHPSESSID")
+        ],
+        *[
+            pytest.param({field: name}, f"MP_ASGI_{field.upper()}", "taken", id=f"{field}-{name}")
+            for field in ("id_cookie", "consent_cookie")
+            for name in ("mp_choice", "mp_t0ken_mixpanel", "__mp_opt_in_out_t0ken", "mp_optout")
+        ],
+        pytest.param(
+            {"adopt_cookie": "choice", "consent_cookie": "choice"},
+            "MP_ASGI_ADOPT_COOKIE",
+            "the app's own cookie",
+            id="adopt-our-consent",
+        ),
+        pytest.param(
+            {"first_party": True}, "MP_ASGI_FIRST_PARTY", "set MP_ASGI_MOUNT", id="first-party"
+        ),
+        pytest.param(
+            {**FIRST_PARTY, "first_party_names": ["trak=t"]},
+            "MP_ASGI_FIRST_PARTY_NAMES",
+            "Write KIND=NAME",
+            id="endpoint",
+        ),
+        pytest.param(
+            {**FIRST_PARTY, "first_party_names": ["track=engage"]},
+            "MP_ASGI_FIRST_PARTY_NAMES",
+            "one name",
+            id="endpoints-of-one-name",
+        ),
+        pytest.param(
+            {**FIRST_PARTY, "first_party_names": ["track=t", "track=u"]},
+            "MP_ASGI_FIRST_PARTY_NAMES",
+            "track is named twice",
+            id="endpoint-twice",
+        ),
+        pytest.param(
+            {"first_party_names": ["track=t"]},
+            "MP_ASGI_FIRST_PARTY_NAMES",
+            "set MP_ASGI_FIRST_PARTY=1, too",
+            id="names-of-no-endpoint",
+        ),
+        pytest.param(
+            {"first_party_groups": True},
+            "MP_ASGI_FIRST_PARTY_GROUPS",
+            "set MP_ASGI_FIRST_PARTY=1, too",
+            id="groups-from-nowhere",
+        ),
+        *[
+            pytest.param(
+                {**FIRST_PARTY, "cookie_path": path},
+                "MP_ASGI_COOKIE_PATH",
+                "MP_ASGI_COOKIE_PATH=/",
+                id=f"cookies-that-never-come-{path}",
+            )
+            for path in ("/shop", "/_m", "/_mp/below")
+        ],
+        pytest.param({"exclude": ["health"]}, "MP_ASGI_EXCLUDE", "paths such as", id="exclude"),
+        pytest.param({"exclude": ["/a?b=c"]}, "MP_ASGI_EXCLUDE", "no query", id="exclude-query"),
+        pytest.param({"exclude": ["/a#b"]}, "MP_ASGI_EXCLUDE", "no query", id="exclude-fragment"),
+        *[
+            pytest.param(
+                {"url_parameters": ["q", item]},
+                "MP_ASGI_URL_PARAMETERS",
+                "Use names as they stand in a URL",
+                id=f"parameter-{item}",
+            )
+            for item in ("?q", "a b", "q=", "a&b", "#q", "utm_*", "größe", " q", "q\n")
+        ],
         pytest.param({"identify_from": "a.b"}, "MP_ASGI_IDENTIFY_FROM", "callable", id="no-code"),
         pytest.param({"consent_from": 5}, "FROM (consent_from) is 5", "callable", id="consent"),
         pytest.param({"consent": "yes"}, "MP_ASGI_CONSENT", "opt-in or opt-out", id="consent-mode"),
@@ -178,7 +297,7 @@ def test_what_can_work_is_taken(overrides):
         pytest.param({"login_max_age": None}, "LOGIN_MAX_AGE", "seconds, as in 5.0", id="nothing"),
         pytest.param({"login_max_age": True}, "LOGIN_MAX_AGE", "as in 5.0", id="switch-for-time"),
         pytest.param({"trusted_proxies": "::1"}, "_PROXIES", "list of texts", id="proxy-in-text"),
-        pytest.param({"trusted_proxies": [7]}, "_PROXIES", "networks", id="proxy-is-a-number"),
+        pytest.param({"trusted_proxies": ["7"]}, "_PROXIES", "networks", id="proxy-is-a-number"),
         pytest.param({"id_cookie": "a b"}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-space"),
         pytest.param({"id_cookie": ""}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-empty"),
         pytest.param({"id_cookie": "é"}, "MP_ASGI_ID_COOKIE", "plain", id="cookie-not-ascii"),
@@ -217,7 +336,7 @@ def test_what_can_work_is_taken(overrides):
             id="country-in-lower-case",
         ),
         pytest.param(
-            {**REGION, "opt_out_countries": ["USA", "", 7]},
+            {**REGION, "opt_out_countries": ["USA", "U"]},
             "MP_ASGI_OPT_OUT_COUNTRIES",
             "two-letter",
             id="countries-are-told-once",
@@ -232,9 +351,9 @@ def test_what_can_work_is_taken(overrides):
             id="countries-without-a-proxy",
         ),
         pytest.param(
-            {"country_headers": ["X Y", ""]}, "_HEADERS", "Use header names.", id="country-header"
+            {"country_headers": ["X Y"]}, "_HEADERS", "Use header names.", id="country-header"
         ),
-        pytest.param({"country_headers": [7, "é"]}, "_HEADERS", "names", id="header-not-ascii"),
+        pytest.param({"country_headers": ["é"]}, "_HEADERS", "names", id="header-not-ascii"),
         pytest.param({"cookieless": "daily"}, "MP_ASGI_COOKIELESS", "_POLICY", id="cookieless"),
         pytest.param(
             {"cookieless": "yes", "policy": len}, "COOKIELESS", "off or daily", id="counting-mode"
@@ -354,6 +473,90 @@ def test_a_reader_that_cannot_be_made_hides_no_other_problem():
         "MP_ASGI_CONSENT_READERS",
         "MP_ASGI_BATCH_SIZE",
     ]
+
+
+LISTS = [
+    item.name
+    for item in dataclasses.fields(Settings)
+    if isinstance(item.default, tuple) and item.name != "consent_readers"
+]
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize(
+    "items",
+    [
+        pytest.param([1], id="number"),
+        pytest.param([None], id="none"),
+        pytest.param([b"a"], id="bytes"),
+        pytest.param([["a"]], id="list"),
+        pytest.param([re.compile("/admin/.*")], id="pattern"),
+        pytest.param(["/a", 7], id="behind-a-text"),
+    ],
+)
+def test_a_list_holds_texts(name, items):
+    [problem] = problems_of(**{name: items})
+
+    assert problem.startswith(f"MP_ASGI_{name.upper()} ({name}) is ")
+    assert problem.endswith(". Use a list of texts.")
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_an_empty_item_is_told_as_such(name):
+    [problem] = problems_of(**{name: [KEY, ""]})
+
+    assert problem.startswith(f"MP_ASGI_{name.upper()} ({name}) is ")
+    assert problem.endswith(". An item is empty: take it out, or the comma beside it.")
+
+
+def test_a_value_of_a_wrong_type_hides_no_other_problem():
+    problems = problems_of(exclude=[7], batch_size=0, honor_gpc="yes", mount="x")
+
+    assert [problem.split(" ")[0] for problem in problems] == [
+        "MP_ASGI_HONOR_GPC",
+        "MP_ASGI_EXCLUDE",
+        "MP_ASGI_BATCH_SIZE",
+        "MP_ASGI_MOUNT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "variable"),
+    [
+        pytest.param({"token": 5}, "MIXPANEL_TOKEN", id="token"),
+        pytest.param({"enabled": "no", "token": ""}, "MIXPANEL_ENABLED", id="switch"),
+        pytest.param({"enabled": "no", "secret_keys": ()}, "MIXPANEL_ENABLED", id="switch-of-keys"),
+        pytest.param({**ACCOUNT, "project_id": 1}, "MIXPANEL_PROJECT_ID", id="account"),
+        pytest.param(
+            {**ACCOUNT, "service_account_secret": 5},
+            "MIXPANEL_SERVICE_ACCOUNT_SECRET",
+            id="account-secret",
+        ),
+        pytest.param({**FIRST_PARTY, "mount": 7}, "MP_ASGI_MOUNT", id="mount"),
+        pytest.param(
+            {"first_party": "1", "first_party_groups": True}, "MP_ASGI_FIRST_PARTY", id="groups"
+        ),
+        pytest.param(
+            {"first_party": 1, "first_party_names": ["track=t"]}, "MP_ASGI_FIRST_PARTY", id="names"
+        ),
+        pytest.param({**LEDGER, "ledger": 5}, "MP_ASGI_LEDGER", id="ledger"),
+        pytest.param({**LEDGER, "ledger_keys": 5}, "MP_ASGI_LEDGER_KEYS", id="ledger-keys"),
+        pytest.param({"ledger": 5, "consent_scope": "account"}, "MP_ASGI_LEDGER", id="scope"),
+        pytest.param({**REGION, "trusted_proxies": [7]}, "MP_ASGI_TRUSTED_PROXIES", id="proxies"),
+        pytest.param({"policy": 5, "cookieless": "daily"}, "MP_ASGI_POLICY", id="policy"),
+        pytest.param({"id_cookie": 5, "consent_cookie": "mp_id"}, "MP_ASGI_ID_COOKIE", id="cookie"),
+        pytest.param({"id_cookie": 5, "adopt_cookie": "mp_id"}, "MP_ASGI_ID_COOKIE", id="adopted"),
+        pytest.param(
+            {"consent_cookie": 5, "adopt_cookie": "mp_consent"},
+            "MP_ASGI_CONSENT_COOKIE",
+            id="adopted-choice",
+        ),
+    ],
+)
+def test_nothing_is_said_of_what_follows_from_a_wrong_type(overrides, variable):
+    [problem] = problems_of(**overrides)
+
+    assert problem.startswith(f"{variable} (")
 
 
 def test_all_problems_come_at_once_in_the_order_of_the_fields():

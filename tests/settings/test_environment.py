@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mp_asgi.errors import SettingsError
+from mp_asgi.integrations.starlette import find_user
 from mp_asgi.readers.klaro import Klaro
 from mp_asgi.readers.onetrust import OneTrust
 from mp_asgi.settings import Settings
@@ -46,8 +47,21 @@ def read(variables, **overrides):
             {"MP_ASGI_IDENTIFY_FROM": "builtins.len"}, {"identify_from": len}, id="dotted-callable"
         ),
         pytest.param(
+            {"MP_ASGI_IDENTIFY_FROM": "starlette"}, {"identify_from": find_user}, id="ready-name"
+        ),
+        pytest.param(
+            {"MP_ASGI_BEFORE_SEND": "builtins.len"}, {"before_send": len}, id="before-send"
+        ),
+        pytest.param(
+            {"MP_ASGI_EXCLUDE": "/health, /admin/*"},
+            {"exclude": ("/health", "/admin/*")},
+            id="paths",
+        ),
+        pytest.param({"MP_ASGI_SHARE_ID": "on"}, {"share_id": True}, id="hybrid"),
+        pytest.param(
             {"MP_ASGI_CONSENT_HEADER": ""}, {"consent_header": ""}, id="empty-has-meaning"
         ),
+        pytest.param({"MP_ASGI_URL_PARAMETERS": ""}, {"url_parameters": ()}, id="empty-keeps-none"),
         pytest.param(
             {"MP_ASGI_CONSENT_READERS": "onetrust, klaro?cookie=my-consent"},
             {"consent_readers": (OneTrust(), Klaro(cookie="my-consent"))},

@@ -54,6 +54,22 @@ def test_token_and_key_are_all_that_must_be_set():
         ("gpc_since", ""),
         ("oauth_token", ""),
         ("strict", False),
+        ("adopt_cookie", ""),
+        ("adopt_browser_id", False),
+        ("share_id", False),
+        ("first_party", False),
+        ("first_party_names", ()),
+        ("first_party_groups", False),
+        ("context", True),
+        (
+            "url_parameters",
+            ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term"),
+        ),
+        ("ip", "off"),
+        ("track_pageviews", False),
+        ("exclude", ()),
+        ("exclude_bots", True),
+        ("before_send", None),
     ],
 )
 def test_defaults_are_the_documented_ones(name, expected):
@@ -249,11 +265,19 @@ def test_text_in_code_is_read_as_in_a_variable():
     assert settings == from_env_with(login_max_age=43_200.0, identify_from=len)
 
 
+def test_a_ready_name_in_code_is_read_as_in_a_variable():
+    settings = from_env_with(identify_from="starlette")
+
+    assert settings == from_env(MP_ASGI_IDENTIFY_FROM="starlette")
+    assert callable(settings.identify_from)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [
         ("flush_interval", "soon", "Use seconds (5, 0.5) or a number with its unit"),
         ("consent_from", "no.such", "Use the dotted name of a callable"),
+        ("identify_from", "flask", "Use starlette, django or flask-login, or the dotted name"),
     ],
 )
 def test_text_in_code_that_cannot_be_read_is_told_once(name, value, remedy):

@@ -4,12 +4,15 @@ from datetime import UTC, datetime
 import pytest
 
 from mp_asgi.settings.parsing import (
+    FIRST_PARTY_KINDS,
     PolicyVersion,
     parse_bool,
     parse_callable,
     parse_codes,
+    parse_identify_from,
     parse_int,
     parse_list,
+    parse_names,
     parse_notice,
     parse_seconds,
 )
@@ -38,6 +41,8 @@ def test_any_other_word_is_neither(text):
         pytest.param("b,a", ("b", "a"), id="in-their-order"),
         pytest.param(" a , b ", ("a", "b"), id="white-space"),
         pytest.param("a,,b", ("a", "", "b"), id="an-empty-item-is-kept-to-be-refused"),
+        pytest.param("a,", ("a", ""), id="a-comma-at-the-end-too"),
+        pytest.param("", (), id="no-item"),
     ],
 )
 def test_a_list_is_split_at_commas(text, expected):
@@ -189,3 +194,99 @@ def test_a_notice_has_a_name_and_maybe_a_time(text, expected):
 def test_what_is_no_notice_is_told(text, remedy):
     with pytest.raises(ValueError, match=remedy):
         PolicyVersion.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("starlette", "mp_asgi.integrations.starlette"),
+        ("django", "mp_asgi.integrations.django"),
+        ("flask-login", "mp_asgi.integrations.flask_login"),
+    ],
+)
+def test_a_framework_has_a_ready_name(text, module):
+    found = parse_identify_from(text)
+
+    assert (found.__module__, found.__name__) == (module, "find_user")
+
+
+def test_any_other_name_of_who_it_is_is_a_dotted_one():
+    assert parse_identify_from("math.floor") is math.floor
+
+
+@pytest.mark.parametrize(
+    "text", ["Starlette", "Django", "flask_login", "flask", "fastapi", "litestar", "user_of"]
+)
+def test_a_framework_that_nobody_knows_is_told_with_those_that_are_known(text):
+    with pytest.raises(ValueError, match="Use starlette, django or flask-login, or the dotted "):
+        parse_identify_from(text)
+
+
+def test_a_callable_that_is_not_there_is_told_as_such():
+    with pytest.raises(ValueError, match="Use the dotted name of a callable"):
+        parse_identify_from("no_such_module.user_of")
+
+
+# --- the names of first-party endpoints -----------------------------------------------------------
+
+OWN_NAMES = {kind: kind for kind in FIRST_PARTY_KINDS}
+
+
+@pytest.mark.parametrize(
+    ("items", "changed"),
+    [
+        pytest.param([], {}, id="their-own"),
+        pytest.param(["track=t", "engage=e"], {"track": "t", "engage": "e"}, id="others"),
+        pytest.param(["track=A.b_c~1-x"], {"track": "A.b_c~1-x"}, id="every-kind-of-character"),
+        pytest.param(
+            ["track=engage", "engage=track"], {"track": "engage", "engage": "track"}, id="swapped"
+        ),
+        pytest.param(["track=.t"], {"track": ".t"}, id="a-dot-in-front"),
+    ],
+)
+def test_every_endpoint_has_a_name(items, changed):
+    assert parse_names(items) == {**OWN_NAMES, **changed}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("track", id="no-name"),
+        pytest.param("track=", id="an-empty-name"),
+        pytest.param("=t", id="no-kind"),
+        pytest.param("Track=t", id="another-kind"),
+        pytest.param("track=a/b", id="a-path"),
+        pytest.param("track=a=b", id="two-names"),
+        pytest.param("track=a b", id="a-space"),
+        pytest.param("track=é", id="not-ascii"),
+        pytest.param("track=.", id="here"),
+        pytest.param("track=..", id="above"),
+        pytest.param("track=t.", id="a-dot-at-the-end"),
+        pytest.param("track=t\n", id="a-line-end"),
+    ],
+)
+def test_what_names_no_endpoint_is_told(item):
+    with pytest.raises(ValueError, match=r"Write KIND=NAME, as in track=t\. The kinds are track, "):
+        parse_names([item])
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        pytest.param(["track=engage"], id="of-another-one"),
+        pytest.param(["track=x", "engage=x"], id="of-each-other"),
+        pytest.param(["track=consent"], id="of-the-consent-endpoint"),
+        pytest.param(["track=identity"], id="of-the-identity-endpoint"),
+        pytest.param(["track=banner.js"], id="of-the-banner"),
+        pytest.param(["track=bridge.js"], id="of-the-bridge"),
+    ],
+)
+def test_two_endpoints_never_share_a_name(items):
+    with pytest.raises(ValueError, match="Two endpoints have one name"):
+        parse_names(items)
+
+
+def test_an_endpoint_is_named_once():
+    with pytest.raises(ValueError, match=r"track is named twice\. Name it once\."):
+        parse_names(["track=t", "engage=e", "track=t"])

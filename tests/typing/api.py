@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mp_asgi import (
     ANONYMOUS,
     Analytics,
+    Consumer,
     FlaskMixpanel,
     MixpanelASGIError,
     MixpanelMiddleware,
@@ -26,7 +27,9 @@ from mp_asgi import (
     TrackerDep,
     current_tracker,
     get_tracker,
+    tracker_from_token,
 )
+from mp_asgi.jobs import JobTracker
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -134,6 +137,32 @@ def use(tracker: Tracker, connection: HTTPConnection, environ: dict[str, Any]) -
     tracker.consent.deny(trusted=True)
     tracker.consent.withdraw()
     tracker.consent.grant(True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+# --- outside of a request ---------------------------------------------------------------------
+
+
+def use_job(tracker: Tracker) -> None:
+    token = tracker.to_token(max_age=3_600)
+    assert_type(token, str)
+    job = tracker_from_token(token, analytics)
+    assert_type(job, JobTracker)
+    assert_type(analytics.tracker_from_token(token), JobTracker)
+    analytics.visitor(user_id=17, device_id="A", consent=StoredConsent(granted=True, at=5.0))
+    analytics.visitor(user_id="U1", consent=None)
+    analytics.visitor(user_id="U1")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(job.track("Mailed", {"kind": "welcome"}), str | None)
+    assert_type(job.distinct_id, str | None)
+    job.register({"queue": "slow"})
+    job.people.set({"plan": "pro"})
+    job.group("company", 7).union({"tags": ["a"]})
+    job.set_group("company", [7, 8])
+    job.identify("U1")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+consumer = Consumer(analytics, consent=True)
+consumer.send("events", "{}")
+analytics.mixpanel.track("U1", "Paid", {"amount": 3})
 
 
 # --- the rest ---------------------------------------------------------------------------------

@@ -5,9 +5,12 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from mp_asgi.events import Endpoint, Entry, Message
+
+#: Endpoints whose messages name a distinct_id; a group is the same under every ID.
+AWAITS_ALIASES: Final = frozenset({Endpoint.EVENTS, Endpoint.PEOPLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +22,13 @@ class Leased:
             ids tell the order; a split entry's second half has an id between its neighbours'.
         entry: What was put.
         attempts: How often it was released before.
+        put_at: When it was accepted, in seconds since the epoch.
     """
 
     id: int
     entry: Entry
     attempts: int
+    put_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,7 @@ class OutboxStats:
         first_id: The smallest id that waits; `next_id` when nothing waits.
         next_id: The id that the next entry gets. All that was put before a moment is gone once
             `first_id` has reached that moment's `next_id`.
+        behind_aliases: Messages that wait until an alias of their user is settled.
     """
 
     depth: int
@@ -85,6 +91,7 @@ class OutboxStats:
     dead: int
     first_id: int
     next_id: int
+    behind_aliases: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +114,8 @@ class Backlog:
     """What a lease on one endpoint could take now.
 
     Attributes:
-        messages: Messages ready to go, 0 while the first entry is leased or held back.
+        messages: Messages ready to go, 0 while the first entry is leased or held back. What stands
+            aside for an alias is not among them.
         size_bytes: Bytes that they take.
         waiting_since: When the first of them was put, in seconds since the epoch.
     """
@@ -121,9 +129,15 @@ class Outbox(Protocol):
     """Where accepted entries wait for delivery. Thread-safe, bounded, first in, first out.
 
     An entry that is leased or held back holds back those behind it on its endpoint, so that
-    profile updates and `$create_alias` keep their order (DESIGN section 5). Nothing under a stop
-    mark ever waits: `forget` removes it and `put` refuses it, each atomically. Ids that are gone
-    are ignored everywhere, so that a late ack after a forget settles nothing twice.
+    profile updates and `$create_alias` keep their order (DESIGN section 5). An entry on
+    `AWAITS_ALIASES` stands aside while an alias with its user key and a smaller id waits, ready or
+    not: Mixpanel merges nothing of before (reference/mixpanel.md section 3), so the alias is
+    acknowledged, or given up, before any event of that user leaves (RULES section 1, rule 5). Other
+    users pass; then it returns to its place.
+
+    Nothing under a stop mark ever waits: `forget` removes it and `put` refuses it, each
+    atomically. Ids that are gone are ignored everywhere, so that a late ack after a forget settles
+    nothing twice.
     """
 
     def put(self, entries: Sequence[Entry], now: float) -> PutResult:

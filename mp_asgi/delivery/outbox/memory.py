@@ -11,7 +11,7 @@ from typing import Final
 from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
 
-from .base import Backlog, DeadLetter, Leased, OutboxStats, PutResult, Refusal
+from .base import AWAITS_ALIASES, Backlog, DeadLetter, Leased, OutboxStats, PutResult, Refusal
 
 MAX_DEAD_LETTERS: Final = 10_000  # memory must stay bounded; the oldest are given up
 MAX_STOP_MARKS: Final = 100_000  # a stop has already removed what waits; its mark guards latecomers
@@ -30,6 +30,11 @@ class _Waiting:
     @property
     def keys(self) -> set[bytes]:
         return {self.entry.device_key, self.entry.user_key} - {b""}
+
+    @property
+    def is_alias(self) -> bool:
+        # An empty key is everybody without a user ID; they wait for nobody.
+        return self.entry.endpoint is Endpoint.ALIASES and bool(self.entry.user_key)
 
 
 class _Line:
@@ -62,6 +67,15 @@ class _Line:
         for key in reversed([*before, *(half.id for half in halves)]):
             self.entries.move_to_end(key, last=False)
 
+    def merge(self, entries: Sequence[_Waiting]) -> None:
+        """Put entries in their places. What waited for an alias stands near the end."""
+        first_id = min((waiting.id for waiting in entries), default=math.inf)
+        behind = list(takewhile(lambda key: key > first_id, reversed(self.entries)))
+        for waiting in entries:
+            self.add(waiting)
+        for key in sorted([*behind, *(waiting.id for waiting in entries)]):
+            self.entries.move_to_end(key)
+
 
 class MemoryOutbox:
     """The `Outbox` of one process, behind one lock.
@@ -74,7 +88,10 @@ class MemoryOutbox:
         self._settings = settings
         self._lock = threading.Lock()
         self._lines = {endpoint: _Line() for endpoint in Endpoint}
+        self._aside = _Line()  # what waits for aliases, of all endpoints
+        self._all_lines = (*self._lines.values(), self._aside)
         self._by_key: dict[bytes, dict[int, _Waiting]] = {}
+        self._aliases: dict[bytes, set[int]] = {}  # ids by user key
         self._marks: OrderedDict[bytes, float] = OrderedDict()
         self._forgotten_until = -math.inf  # of the newest mark that had to go
         self._dead: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
@@ -121,7 +138,7 @@ class MemoryOutbox:
                 if waiting.held_until > now or (leased and is_too_much):
                     break
                 waiting.held_until = now + seconds
-                leased.append(Leased(waiting.id, entry, waiting.attempts))
+                leased.append(Leased(waiting.id, entry, waiting.attempts, waiting.put_at))
                 if not entry.is_repeatable:
                     break
         return leased
@@ -155,7 +172,7 @@ class MemoryOutbox:
                 )
                 for start, part in ((0, messages[:middle]), (middle, messages[middle:]))
             ]
-            self._lines[waiting.entry.endpoint].replace(waiting, halves)
+            self._line_of(waiting).replace(waiting, halves)
             for half in halves:  # the first takes over the id, and the place in the index
                 self._index(half)
 
@@ -205,15 +222,16 @@ class MemoryOutbox:
     def stats(self) -> OutboxStats:
         """Answer how full the outbox is."""
         with self._lock:
-            firsts = [first for line in self._lines.values() if (first := line.first())]
+            firsts = [first for line in self._all_lines if (first := line.first())]
             oldest = min(firsts, key=lambda waiting: waiting.put_at, default=None)
             return OutboxStats(
-                depth=sum(line.messages for line in self._lines.values()),
-                size_bytes=sum(line.size_bytes for line in self._lines.values()),
+                depth=sum(line.messages for line in self._all_lines),
+                size_bytes=sum(line.size_bytes for line in self._all_lines),
                 oldest_tracked_at=oldest.entry.tracked_at if oldest else None,
                 dead=len(self._dead),
                 first_id=min((waiting.id for waiting in firsts), default=self._next_id),
                 next_id=self._next_id,
+                behind_aliases=self._aside.messages,
             )
 
     def _forget(self, keys: Collection[bytes], at: float) -> int:
@@ -241,14 +259,18 @@ class MemoryOutbox:
         )
 
     def _is_full_for(self, entry: Entry) -> bool:
-        lines = self._lines.values()
+        lines = self._all_lines
         messages = sum(line.messages for line in lines) + len(entry.messages)
         size_bytes = sum(line.size_bytes for line in lines) + entry.size_bytes
         settings = self._settings
         return messages > settings.outbox_max_messages or size_bytes > settings.outbox_max_bytes
 
+    def _line_of(self, waiting: _Waiting) -> _Line:
+        is_aside = waiting.id in self._aside.entries
+        return self._aside if is_aside else self._lines[waiting.entry.endpoint]
+
     def _find(self, number: int) -> _Waiting | None:
-        for line in self._lines.values():
+        for line in self._all_lines:
             if found := line.entries.get(number):
                 return found
         return None
@@ -257,17 +279,37 @@ class MemoryOutbox:
         return [found for number in ids if (found := self._find(number))]
 
     def _add(self, waiting: _Waiting) -> None:
-        self._lines[waiting.entry.endpoint].add(waiting)
+        entry = waiting.entry
+        # Whatever alias waits already came before it.
+        is_aside = entry.endpoint in AWAITS_ALIASES and entry.user_key in self._aliases
+        (self._aside if is_aside else self._lines[entry.endpoint]).add(waiting)
         self._index(waiting)
 
     def _remove(self, waiting: _Waiting) -> int:
-        self._lines[waiting.entry.endpoint].remove(waiting)
+        self._line_of(waiting).remove(waiting)
         self._unindex(waiting)
         return len(waiting.entry.messages)
+
+    def _readmit(self, user_key: bytes) -> None:
+        """Let go on what waited for the aliases of a user that are gone."""
+        open_from = min(self._aliases.get(user_key, ()), default=math.inf)
+        freed = [
+            item
+            for item in self._by_key.get(user_key, {}).values()
+            if item.entry.user_key == user_key  # not a device of the same key
+            and item.id < open_from
+            and item.id in self._aside.entries
+        ]
+        for item in freed:
+            self._aside.remove(item)
+        for endpoint in AWAITS_ALIASES:
+            self._lines[endpoint].merge([item for item in freed if item.entry.endpoint is endpoint])
 
     def _index(self, waiting: _Waiting) -> None:
         for key in waiting.keys:
             self._by_key.setdefault(key, {})[waiting.id] = waiting
+        if waiting.is_alias:
+            self._aliases.setdefault(waiting.entry.user_key, set()).add(waiting.id)
 
     def _unindex(self, waiting: _Waiting) -> None:
         for key in waiting.keys:
@@ -275,6 +317,12 @@ class MemoryOutbox:
             del found[waiting.id]
             if not found:
                 del self._by_key[key]
+        if waiting.is_alias:
+            aliases = self._aliases[waiting.entry.user_key]
+            aliases.remove(waiting.id)
+            if not aliases:
+                del self._aliases[waiting.entry.user_key]
+            self._readmit(waiting.entry.user_key)
 
     def _prune_marks(self, now: float) -> None:
         marks = self._marks

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from mp_asgi.delivery.outbox.base import Leased, Outbox, Refusal
-from mp_asgi.events import Endpoint
+from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
 from tests.support import NOW, TIMEOUT, make_entry, make_settings
 
-EVENTS = Endpoint.EVENTS
+EVENTS, ALIASES = Endpoint.EVENTS, Endpoint.ALIASES
+AWAITING = pytest.mark.parametrize("endpoint", [EVENTS, Endpoint.PEOPLE], ids=["event", "profile"])
 
 
 def names(leased: list[Leased]) -> list[list[str]]:
@@ -23,6 +24,11 @@ def take(
 ) -> list[Leased]:
     limits = {"max_messages": 2000, "max_bytes": 1_000_000, "seconds": 60.0, **limits}
     return outbox.lease(endpoint, now, **limits)
+
+
+def make_alias(*names: str, user: bytes = b"user", **fields: Any) -> Entry:
+    names = names or ("alias",)
+    return make_entry(*names, endpoint=ALIASES, user=user, is_identity=True, **fields)
 
 
 class OutboxContract(ABC):
@@ -86,6 +92,180 @@ class OutboxContract(ABC):
 
         assert take(outbox, NOW + 59.9) == []
         assert names(take(outbox, NOW + 60)) == [["a"], ["b"]]
+
+    @AWAITING
+    @pytest.mark.parametrize(
+        "hold",
+        [
+            pytest.param(lambda outbox: None, id="ready"),
+            pytest.param(lambda outbox: take(outbox, endpoint=ALIASES), id="leased"),
+            pytest.param(lambda outbox: outbox.release([0], NOW + 900), id="held-back"),
+        ],
+    )
+    def test_an_alias_that_waits_holds_back_its_user(self, outbox, endpoint, hold):
+        outbox.put([make_alias(), make_entry("a", endpoint=endpoint, user=b"user")], NOW)
+
+        hold(outbox)
+
+        assert outbox.backlog(endpoint, NOW + 600).messages == 0
+        assert take(outbox, NOW + 600, endpoint=endpoint) == []
+
+    @AWAITING
+    @pytest.mark.parametrize(
+        "settle",
+        [
+            pytest.param(lambda outbox: outbox.ack([0]), id="acked"),
+            pytest.param(
+                lambda outbox: outbox.bury(0, [Refusal(0, "rejected", "no")], NOW), id="buried"
+            ),
+            pytest.param(lambda outbox: outbox.forget([b"device"], NOW), id="forgotten"),
+            pytest.param(lambda outbox: outbox.erase([b"device"], NOW), id="erased"),
+        ],
+    )
+    def test_an_alias_that_is_settled_lets_its_user_go(self, outbox, endpoint, settle):
+        later = make_entry("a", endpoint=endpoint, user=b"user", at=NOW + 1)
+        outbox.put([make_alias(), later], NOW)
+        take(outbox, endpoint=ALIASES)
+
+        settle(outbox)
+
+        assert outbox.backlog(endpoint, NOW).messages == 1
+        assert names(take(outbox, endpoint=endpoint)) == [["a"]]
+
+    def test_what_was_put_before_an_alias_goes_before_it(self, outbox):
+        outbox.put([make_entry("a", "b", user=b"user"), make_alias()], NOW)
+        outbox.split(0)
+
+        assert names(take(outbox)) == [["a"], ["b"]]
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            pytest.param({"user": b"other"}, id="another-user"),
+            pytest.param({"user": b""}, id="same-device-without-a-user"),
+            pytest.param({"user": b"user", "endpoint": Endpoint.GROUPS}, id="group"),
+        ],
+    )
+    def test_an_alias_holds_back_nobody_else(self, outbox, fields):
+        outbox.put([make_alias(), make_entry("a", **fields)], NOW)
+
+        assert names(take(outbox, endpoint=fields.get("endpoint", EVENTS))) == [["a"]]
+
+    def test_an_alias_of_nobody_holds_back_nobody(self, outbox):
+        outbox.put([make_alias(user=b""), make_entry("a")], NOW)
+
+        assert names(take(outbox)) == [["a"]]
+        assert outbox.ack([0]) == 1
+
+    @AWAITING
+    def test_who_waits_for_an_alias_lets_the_others_pass(self, outbox, endpoint):
+        mine = {"user": b"user", "endpoint": endpoint, "size_bytes": 100}
+        theirs = {"endpoint": endpoint, "size_bytes": 100}
+        outbox.put([make_alias(), make_entry("a", **mine)], NOW)
+        outbox.put([make_entry("b", **theirs), make_entry("c", **mine)], NOW + 1)
+        outbox.put([make_entry("d", **theirs)], NOW + 2)
+
+        backlog = outbox.backlog(endpoint, NOW + 3)
+
+        assert (backlog.messages, backlog.size_bytes, backlog.waiting_since) == (2, 202, NOW + 1)
+        assert names(take(outbox, NOW + 3, endpoint)) == [["b"], ["d"]]
+        assert outbox.stats().depth == 5
+
+    @AWAITING
+    def test_who_waited_for_an_alias_goes_in_order_where_they_stood(self, outbox, endpoint):
+        mine = {"user": b"user", "endpoint": endpoint}
+        outbox.put([make_entry("before", **mine), make_alias(), make_entry("a", **mine)], NOW)
+        outbox.put([make_entry("b", endpoint=endpoint), make_entry("c", "d", **mine)], NOW)
+        outbox.split(outbox.stats().next_id - 2)
+        outbox.put([make_entry("e", endpoint=endpoint)], NOW)
+
+        outbox.ack([item.id for item in take(outbox, endpoint=ALIASES)])
+        outbox.put([make_entry("f", **mine)], NOW)
+
+        taken = take(outbox, endpoint=endpoint)
+        assert names(taken) == [["before"], ["a"], ["b"], ["c"], ["d"], ["e"], ["f"]]
+        assert [item.id for item in taken] == sorted(item.id for item in taken)
+
+    @pytest.mark.parametrize("is_erased", [False, True], ids=["stop", "erase"])
+    def test_who_waits_for_an_alias_can_be_forgotten(self, outbox, is_erased):
+        outbox.put([make_alias(), make_entry("a", user=b"user")], NOW)
+
+        assert (outbox.erase if is_erased else outbox.forget)([b"user"], NOW) == 2
+        assert outbox.stats().depth == outbox.stats().behind_aliases == 0
+
+    def test_stats_tell_how_much_waits_behind_aliases(self, outbox):
+        people = make_entry("set", endpoint=Endpoint.PEOPLE, user=b"user")
+        outbox.put([make_alias(), make_entry("a", "b", user=b"user", at=NOW - 9), people], NOW)
+        outbox.put([make_entry("c")], NOW)
+        stats = outbox.stats()
+        outbox.ack([item.id for item in take(outbox, endpoint=ALIASES)])
+
+        assert (stats.depth, stats.behind_aliases) == (5, 3)
+        assert outbox.stats().behind_aliases == 0
+
+    def test_who_waits_for_an_alias_counts_among_what_was_put_before(self, outbox):
+        outbox.put([make_alias(), make_entry("a", user=b"user", at=NOW - 9)], NOW)
+        until = outbox.stats().next_id
+        outbox.ack([item.id for item in take(outbox, endpoint=ALIASES)])
+
+        outbox.put([make_alias("again"), make_entry("b", user=b"user")], NOW + 1)
+
+        assert outbox.stats().first_id < until
+        assert outbox.stats().oldest_tracked_at == NOW - 9
+        outbox.ack([item.id for item in take(outbox)])
+        assert outbox.stats().first_id == until
+        outbox.ack([until])
+        assert outbox.stats().first_id == until + 1
+
+    @pytest.mark.parametrize(
+        "settings",
+        [{"outbox_max_messages": 2}, {"outbox_max_bytes": 1_000_000}],
+        ids=["messages", "bytes"],
+    )
+    def test_who_waits_for_an_alias_takes_room_like_the_others(self, settings):
+        outbox = self.make(make_settings(**settings))
+
+        outbox.put([make_alias(), make_entry("a", user=b"user", size_bytes=900_000)], NOW)
+
+        assert outbox.put([make_entry("b", size_bytes=200_000)], NOW).overflowed == 1
+
+    def test_a_lease_tells_when_its_entries_were_put(self, outbox):
+        outbox.put([make_entry("a", at=NOW - 900)], NOW)
+        outbox.put([make_entry("b", "c")], NOW + 1)
+        outbox.split(1)
+
+        assert [item.put_at for item in take(outbox)] == [NOW, NOW + 1, NOW + 1]
+
+    def test_an_alias_lets_nobody_go_whose_device_has_the_key_of_its_user(self, outbox):
+        outbox.put([make_alias(user=b"both"), make_alias()], NOW)
+        outbox.put([make_entry("a", user=b"user", device=b"both")], NOW)
+
+        outbox.ack([0])
+
+        assert take(outbox) == []
+
+    def test_each_of_two_aliases_holds_back_what_came_after_it(self, outbox):
+        outbox.put([make_alias(), make_entry("a", user=b"user")], NOW)
+        outbox.put([make_alias(), make_entry("b", user=b"user")], NOW)
+
+        first, _ = take(outbox, endpoint=ALIASES)
+        while_both_wait = take(outbox)
+        outbox.ack([first.id])
+
+        assert while_both_wait == []
+        assert names(take(outbox)) == [["a"]]
+
+    def test_both_halves_of_an_alias_hold_back(self, outbox):
+        outbox.put([make_alias("one", "two"), make_entry("a", user=b"user")], NOW)
+        outbox.split(0)
+
+        for name in ("one", "two"):
+            assert take(outbox) == []
+            (half,) = take(outbox, endpoint=ALIASES, max_messages=1)
+            assert names([half]) == [[name]]
+            outbox.ack([half.id])
+
+        assert names(take(outbox)) == [["a"]]
 
     def test_an_acked_entry_is_gone_and_counted_once(self, outbox):
         outbox.put([make_entry("a", "b")], NOW)
