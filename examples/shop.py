@@ -1,4 +1,4 @@
-"""What the shop is whichever framework carries it: goods, page, forms. Tracks nothing."""
+"""What the shop is whichever framework carries it: goods, pages, forms. Tracks nothing."""
 
 import json
 import os
@@ -16,6 +16,11 @@ PRODUCTS = (
     ("Walnut desk", "€ 240", "Oiled by hand, wide enough for two screens."),
     ("Reading lamp", "€ 48", "Warm light that you can dim."),
     ("Wool blanket", "€ 75", "For the evenings on the balcony."),
+)
+# `make managers` brings the library from npm; without it the page shows what needs no library.
+LIBRARY = max(
+    Path(__file__).parents[1].glob(".cache/managers/mixpanel-browser-*/dist/mixpanel.umd.js"),
+    default=None,
 )
 TEMPLATES = dict(
     part.split("-->\n", 1)
@@ -88,32 +93,58 @@ def decide(consent: Any, fields: Fields) -> None:
             raise BadInputError("Send decision as grant, deny or withdraw.")
 
 
-def describe(tracker: Any) -> dict[str, Any]:
-    """Say what Mixpanel may know about the visitor."""
+def describe(tracker: Any, user: str | None) -> dict[str, Any]:
+    """Say what Mixpanel may know about the visitor, and about who is logged in."""
+    consent = tracker.consent
     return {
         "device_id": tracker.device_id,
-        "user_id": tracker.user_id,
-        "consent": {"state": tracker.consent.state, "reason": tracker.consent.reason},
+        "user_id": user if consent.state == "granted" else None,
+        "consent": {"state": consent.state, "reason": consent.reason},
     }
 
 
-def recognise(tracker: Any, user: str | None) -> None:
-    """Name the user who is logged in: they may have agreed only after the login."""
-    if user and tracker.user_id != user:
-        tracker.identify(user)
-
-
-def render_page(user: str | None, consent: Any, header: Header) -> str:
+def render_home(user: str | None, tracker: Any, header: Header) -> str:
     """Render the shop for one visitor."""
+    products = "".join(
+        _render("product", name=name, price=price, text=text) for name, price, text in PRODUCTS
+    )
+    return _render_page(_render("home", products=products), user, tracker, header)
+
+
+def render_browser(user: str | None, tracker: Any, header: Header) -> str:
+    """Render the page that tracks, too. The library keeps an ID: it is for those who agreed."""
+    token = os.environ.get("MIXPANEL_TOKEN", "")
+    is_granted = tracker.consent.state == "granted"
+    library = _render("library", token=token) if is_granted and LIBRARY else ""
+    main = _render(
+        "browser",
+        device_id=tracker.device_id or "none: you have not agreed",
+        token=token,
+        library=library,
+        library_state=_describe_library(is_loaded=bool(library)),
+    )
+    return _render_page(main, user, tracker, header)
+
+
+def _describe_library(*, is_loaded: bool) -> str:
+    if is_loaded:
+        return "This page has loaded mixpanel-browser."
+    if LIBRARY:
+        return "This page loads mixpanel-browser once you have agreed."
+    return (
+        "mixpanel-browser is not here (“make managers” brings it from npm), so this page sends its "
+        "event by itself, in the library's form."
+    )
+
+
+def _render_page(main: str, user: str | None, tracker: Any, header: Header) -> str:
     has_gpc = (header("Sec-GPC") or "").strip() == "1"
     accept = "Accept despite my browser's GPC signal" if has_gpc else "Accept"
     return _render(
         "page",
         account=_render("user", user=user) if user else _render("guest"),
-        products="".join(
-            _render("product", name=name, price=price, text=text) for name, price, text in PRODUCTS
-        ),
-        state=consent.state,
+        main=main,
+        state=tracker.consent.state,
         banner=_render("banner", accept=accept, override="true" if has_gpc else "false"),
         standin=_render_standin(os.environ.get("MIXPANEL_API_HOST", "")),
     )
@@ -127,6 +158,6 @@ def _render_standin(api_host: str) -> str:
 
 def _render(part: str, **values: str) -> str:
     # Parts are HTML already; everything else is text.
-    html = {"account", "products", "banner", "standin"}
+    html = {"account", "banner", "library", "main", "products", "standin"}
     shown = {name: text if name in html else escape(text) for name, text in values.items()}
     return Template(TEMPLATES[part]).substitute(shown)

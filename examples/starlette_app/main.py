@@ -7,17 +7,29 @@ SESSION_SECRET for the shop's own login (needed as soon as there are several wor
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import Route
 
-from mp_asgi import MixpanelMiddleware
+from mp_asgi import ANONYMOUS, MixpanelMiddleware
 
 from .. import shop  # noqa: TID252 - the wheel carries this folder under another name
+
+
+def find_user(scope: dict[str, Any]) -> object:
+    """Say who is logged in, once the request was answered: nobody calls `identify` here."""
+    return scope["session"].get("user", ANONYMOUS)
 
 
 def act(
@@ -34,30 +46,47 @@ def act(
         except shop.BadInputError as error:
             return JSONResponse({"error": str(error)}, 400)
         if shop.wants_json(header):
-            return JSONResponse({"ok": True, **shop.describe(request.state.mixpanel)})
+            return JSONResponse({"ok": True, **describe(request)})
         return RedirectResponse("/", 303)
 
     return endpoint
 
 
+def describe(request: Request) -> dict[str, Any]:
+    """Say what Mixpanel may know about the visitor."""
+    return shop.describe(request.state.mixpanel, request.session.get("user"))
+
+
 async def home(request: Request) -> Response:
-    """Show the shop. This tracks nothing: the visitor has done nothing yet."""
-    consent = request.state.mixpanel.consent
-    page = shop.render_page(request.session.get("user"), consent, request.headers.get)
+    """Show the shop. Its page view is tracked by the middleware."""
+    user, tracker = request.session.get("user"), request.state.mixpanel
+    page = shop.render_home(user, tracker, request.headers.get)
     return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
+async def browser(request: Request) -> Response:
+    """Show a page that tracks, too."""
+    user, tracker = request.session.get("user"), request.state.mixpanel
+    page = shop.render_browser(user, tracker, request.headers.get)
+    return HTMLResponse(page, headers={"Cache-Control": "no-store"})
+
+
+async def library(request: Request) -> Response:
+    """Serve mixpanel-browser, if it is here."""
+    if shop.LIBRARY is None:
+        return Response(status_code=404)
+    return FileResponse(shop.LIBRARY, media_type="text/javascript")
 
 
 async def whoami(request: Request) -> Response:
     """Say who the visitor is to Mixpanel: nobody without consent."""
-    return JSONResponse(shop.describe(request.state.mixpanel))
+    return JSONResponse(describe(request))
 
 
 @act
 def login(request: Request, fields: shop.Fields) -> None:
     """Log in; a real shop checks a password first."""
-    user = shop.require(fields, "user")
-    request.session["user"] = user
-    request.state.mixpanel.identify(user)
+    request.session["user"] = shop.require(fields, "user")
 
 
 @act
@@ -71,14 +100,12 @@ def logout(request: Request, fields: shop.Fields) -> None:
 def consent(request: Request, fields: shop.Fields) -> None:
     """Take a decision where the page has buttons of its own instead of the banner."""
     shop.decide(request.state.mixpanel.consent, fields)
-    shop.recognise(request.state.mixpanel, request.session.get("user"))
 
 
 @act
 def track(request: Request, fields: shop.Fields) -> None:
     """Track what the visitor did; without consent this does nothing."""
     event = shop.require(fields, "event")
-    shop.recognise(request.state.mixpanel, request.session.get("user"))
     request.state.mixpanel.track(event, shop.event_properties(fields))
 
 
@@ -88,12 +115,24 @@ session = Middleware(
 app = Starlette(
     routes=[
         Route("/", home),
+        Route("/browser", browser),
+        Route("/mixpanel.js", library),
         Route("/whoami", whoami),
         Route("/login", login, methods=["POST"]),
         Route("/logout", logout, methods=["POST"]),
         Route("/consent", consent, methods=["POST"]),
         Route("/track", track, methods=["POST"]),
     ],
-    # Outermost, so that it sees the response as it leaves; the banner is served at the mount.
-    middleware=[Middleware(MixpanelMiddleware, mount="/_mp"), session],
+    middleware=[
+        session,  # first, so that what answers at the mount knows who is logged in, too
+        Middleware(
+            MixpanelMiddleware,
+            identify_from=find_user,
+            mount="/_mp",  # the banner, and what the page in the browser sends
+            share_id=True,
+            first_party=True,
+            track_pageviews=True,
+            exclude_bots=False,  # only here, so that curl and headless browsers can try the shop
+        ),
+    ],
 )
