@@ -44,9 +44,9 @@ from tests.doors import (
     Randomness,
     Request,
     Row,
+    RushingClock,
     Turn,
     World,
-    WorldClock,
     advance,
     call,
     complete,
@@ -568,20 +568,6 @@ def test_mixpanel_receives_what_was_granted_once_and_nothing_else(kind, life):
     assert len(set(insert_ids)) == len(insert_ids)
     assert (stats.delivered, stats.waiting, stats.buried) == (len(messages), 0, 0)
     assert standin.rejected == []
-
-
-class RushingClock(WorldClock):
-    """For the thread that sends, a minute passes at each look: no pause is ever waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rushed = 0.0
-
-    def __call__(self) -> float:
-        if threading.current_thread().name != "mp-asgi-sender":
-            return super().__call__()
-        self.rushed += 61.0
-        return self.now + self.rushed
 
 
 LOST = [Fault.UNAVAILABLE, Fault.RATE_LIMITED, Fault.UNAUTHORIZED, Fault.GARBAGE]
