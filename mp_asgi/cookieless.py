@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from .head import RequestHead, TrustedProxies
+from .head import RequestHead, TrustedProxies, read_address
 from .identity import Visitor
 
 _DAY_SECONDS: Final = 86_400
@@ -53,11 +53,8 @@ class DailyVisitors:
 
 
 def _network(address: str) -> bytes:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    parsed = read_address(address)
+    if parsed is None:
         return b""
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    parsed = parsed if mapped is None else mapped
     network = ipaddress.ip_network((parsed, _NETWORK_BITS[parsed.version]), strict=False)
     return network.network_address.packed

@@ -169,10 +169,13 @@ class Exchange:
         return "" if visitor is None else visitor.device_id
 
     def may_take(self) -> bool:
-        """Whether what others made may count, now or once the app has answered. If not, that is
-        counted.
+        """The first gate: what comes without a grant, now or once the app has answered, is dropped
+        at once, and counted.
         """
-        return self._may_hold()
+        if self._is_tracking():
+            return True
+        self._core.sink.count("refused", 1, self.decision.reason.value)
+        return False
 
     def has_tracked(self, name: str) -> bool:
         """Whether an event of this name waits for the end of the request."""
@@ -257,7 +260,7 @@ class Exchange:
         """
         # The epoch first: what a denial overtakes from here on is of an ended one.
         core, epoch = self._core, self._buffer.epoch
-        if not self.decision.is_granted and not self._may_hold():
+        if not self.decision.is_granted and not self.may_take():
             return None
         if name not in core.known_names:
             check_name(name, core.known_names)
@@ -295,7 +298,7 @@ class Exchange:
         Raises:
             InvalidEvent: The event cannot be sent.
         """
-        if not self.decision.is_granted and not self._may_hold():
+        if not self.decision.is_granted and not self.may_take():
             return False
         if self.decision.kind is Kind.COOKIELESS and what is What.BROWSER_EVENT:
             # A page's event brings its own address, click IDs and more.
@@ -313,7 +316,7 @@ class Exchange:
         """Buffer a page's `$identify`, if it says of this visitor what we say ourselves (RULES
         section 2, rule 5). Return whether it does.
         """
-        if not self._may_hold():
+        if not self.may_take():
             return False
         visitor = self.visitor()
         is_true = (
@@ -561,20 +564,13 @@ class Exchange:
         is_answer_due = self._core.has_late_consent and not self.is_settled
         return is_answer_due and decision.state is State.UNKNOWN
 
-    def _may_hold(self) -> bool:
-        """The first gate: what is tracked without a grant is dropped at once, and counted."""
-        if self._is_tracking():
-            return True
-        self._core.sink.count("refused", 1, self.decision.reason.value)
-        return False
-
     def _is_identifying(self) -> bool:
         """Whether IDs count: who is only counted today has none (RULES section 2, rule 1)."""
         return self.decision.kind is not Kind.COOKIELESS and self._is_tracking()
 
     def _may_update(self) -> bool:
         """Whether a profile may be updated; without a grant or an ID it is counted."""
-        if not self.decision.is_granted and not self._may_hold():
+        if not self.decision.is_granted and not self.may_take():
             return False
         if self.decision.kind is Kind.COOKIELESS:
             self._core.sink.count("refused", 1, Reason.COOKIELESS.value)

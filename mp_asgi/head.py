@@ -180,6 +180,19 @@ class HeadReader:
         return RequestHead(self, started, scheme, _client(address), headers)
 
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def read_address(text: str) -> Address | None:
+    """Read an address; None if it is none. A listener for both versions sees an IPv4 one mapped."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped: ipaddress.IPv4Address | None = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped
+
+
 class TrustedProxies:
     """Tell whether the other end of a connection is a proxy whose headers are believed.
 
@@ -220,14 +233,8 @@ class TrustedProxies:
     def _is_proxy(self, host: str) -> bool:
         if not self._networks:
             return False
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        # A listener for both versions sees an IPv4 proxy so.
-        mapped = getattr(address, "ipv4_mapped", None)
-        address = address if mapped is None else mapped
-        return any(address in network for network in self._networks)
+        address = read_address(host)
+        return address is not None and any(address in network for network in self._networks)
 
 
 class SchemeReader:

@@ -3,6 +3,8 @@
 import ipaddress
 from typing import Final
 
+from mp_asgi.head import Address, read_address
+
 _COARSE_BITS: Final = {4: 24, 6: 48}
 # Python's `is_global` changes with its version, and leaves out the documentation's addresses,
 # which stand for visitors in an app's tests.
@@ -29,13 +31,8 @@ def render_address(text: str, *, is_coarse: bool) -> str:
         text: What is known of the visitor's address, whatever it is.
         is_coarse: Whether only the network may leave.
     """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return ""
-    mapped = getattr(address, "ipv4_mapped", None)
-    address = address if mapped is None else mapped
-    if not _is_somewhere(address):
+    address = read_address(text)
+    if address is None or not _is_somewhere(address):
         return ""
     if not is_coarse:
         return str(address)
@@ -43,7 +40,7 @@ def render_address(text: str, *, is_coarse: bool) -> str:
     return str(network.network_address)
 
 
-def _is_somewhere(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _is_somewhere(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _NOWHERE)
     # A scope is any text behind a percent sign.
