@@ -16,6 +16,7 @@ from .delivery.outbox.base import DeadLetter as DeadLetter
 from .errors import MixpanelASGIError as MixpanelASGIError
 from .errors import SettingsError as SettingsError
 from .events import Notice as Notice
+from .health import Health as Health
 from .identity import ANONYMOUS as ANONYMOUS
 from .jobs import tracker_from_token as tracker_from_token
 from .readers import CookieEquals as CookieEquals
@@ -36,6 +37,7 @@ __all__ = [
     "Consumer",
     "CookieEquals",
     "DeadLetter",
+    "Health",
     "MixpanelASGIError",
     "MixpanelMiddleware",
     "MixpanelWSGIMiddleware",

@@ -21,26 +21,35 @@ from .cookieless import DailyVisitors
 from .cookies import CookieStyle
 from .core import Core, Handover, Sink
 from .delivery.counters import Counters, Stats
+from .delivery.flusher import Flusher
+from .delivery.journals import Journaling
 from .delivery.outbox.base import DeadLetter, Outbox
-from .delivery.outbox.memory import MemoryOutbox
+from .delivery.outbox.factory import check_outbox, make_outbox
+from .delivery.outbox.location import journal_directory
 from .delivery.recorder import Answers, Recorder
+from .delivery.termination import end_at_termination
 from .delivery.transport import HTTPTransport, Transport
 from .delivery.worker import Worker
 from .errors import InvalidEvent, SettingsError, Unavailable
 from .events import Act, Entry, Link, Standing, Stop
+from .forks import ForkGuard
 from .head import HeadReader, SchemeReader, TrustedProxies
+from .health import Health
 from .identity import IdentityMode
 from .jar import SCRIPT_COOKIE, JarReader
 from .jobs import JobTracker, track_for, tracker_from_token
+from .packing import Packer
 from .place import normalise_path
 from .readers import MixpanelBrowser, Reader, make_readers, with_token
 from .settings import Settings
 from .sharing import BrowserCookies
 from .signing import CookieSigner
 from .stops import Stops
+from .watch import Watch
 from .wire import IDENTITY, PAGE_VIEW, KeyMaker, Renderer, Surroundings
 
 if TYPE_CHECKING:
+    from .delivery.run import Pulse
     from .erasure.receipt import Receipt
     from .ledger import Ledger
     from .mixpanel import Mixpanel
@@ -57,6 +66,10 @@ class Analytics:
     """What the middlewares of one process share. Give it to both if an app has both doors.
 
     Nothing starts before the first event: no thread, no socket, nothing that a fork could break.
+    Close one that the process goes on without: its threads keep it alive.
+
+    Where nobody handles SIGTERM when this is made in the main thread, it is handled: what is left
+    is stored, and the signal ends the process.
 
     Args:
         settings: Read from the environment if None.
@@ -98,16 +111,36 @@ class Analytics:
         )
         self._clock = clock
         is_on = self.settings.enabled
+        if is_on and outbox is None:
+            check_outbox(self.settings)
         self.ledger = make_ledger(self.settings, clock, must_answer=False) if is_on else None
+        self._watch = Watch(
+            self.settings,
+            self._counters,
+            clock,
+            pulse=self._pulse,
+            stats=self.stats,
+        )
+        factory = outbox or self._make_outbox
+        packer = Packer(self.core.heads, self.settings)
         self._worker: Worker[Handover] = Worker(
-            outbox_factory=outbox or self._make_outbox,
+            outbox_factory=lambda: self._watch.watch_outbox(factory()),
             transport_factory=transport or self._make_transport,
             recorder_factory=None if self.ledger is None else partial(self._recorder, self.ledger),
             render=self._render,
             counters=self._counters,
             settings=self.settings,
             clock=clock,
+            journaling=Journaling(
+                directory=partial(journal_directory, self.settings),
+                pack=packer.pack,
+                unpack=packer.unpack,
+            ),
         )
+        self._forks = ForkGuard(self.core.lock)
+        if is_on:
+            end_at_termination(self._worker.exit, self.settings.close_timeout)
+        self._flusher = Flusher(self._worker.flush, self.settings.close_timeout)
 
     # --- outside of a request -----------------------------------------------------------------
 
@@ -161,8 +194,43 @@ class Analytics:
 
     # --- for operators ------------------------------------------------------------------------
 
+    def start(self) -> bool:
+        """Start delivery though nothing was tracked: what an earlier process left leaves.
+
+        Returns:
+            Whether it runs; not when switched off.
+        """
+        return self.settings.enabled and self._worker.start()
+
+    def resume(self) -> None:
+        """Start delivery where an earlier process may have left something."""
+        if self.settings.enabled and self._worker.is_durable:
+            self._worker.start()
+
+    @property
+    def is_delivery_due(self) -> bool:
+        """Whether `deliver` has something to wait for."""
+        return self._flusher.is_due
+
+    def deliver(self) -> None:
+        """Deliver what was submitted since the last time, before the host stops running this
+        process: `close_timeout` seconds, and once more where another request's delivery is under
+        way. Rests after one in vain.
+
+        For the end of a request (setting `flush_on_response`): never raises.
+        """
+        try:
+            self._flusher.run()
+        except Exception as error:  # noqa: BLE001  # foreign storage; events wait for the next one
+            self.count("flush_failed")
+            self.warn(
+                "flush", f"the delivery before a response's end failed ({type(error).__name__})"
+            )
+
     def flush(self, timeout: float = 5.0) -> bool:
         """Send what is accepted now, and go on. Return whether nothing of it is left waiting.
+
+        Returns early where nothing can be sent in time, because Mixpanel does not answer.
 
         Args:
             timeout: Seconds; the call blocks at most that long.
@@ -181,8 +249,23 @@ class Analytics:
         return self._worker.close(self.settings.close_timeout if timeout is None else timeout)
 
     def stats(self) -> Stats:
-        """Answer the counters of this process."""
+        """Answer what was counted, by all processes that share the outbox."""
         return self._worker.stats()
+
+    def health(self) -> Health:
+        """Answer whether requests may come to this process, and what wants a person.
+
+        Waits for the outbox's storage, a network's timeout at most: not for an event loop.
+        """
+        return self._watch.health()
+
+    def metrics(self) -> str:
+        """Render the metrics of `docs/operations.md` as Prometheus text; waits as `health` does.
+
+        Raises:
+            OutboxUnavailable: The outbox's storage does not answer.
+        """
+        return self._watch.metrics()
 
     def dead(self) -> Sequence[DeadLetter]:
         """Answer what Mixpanel refused in this process, oldest first, each with its reason."""
@@ -255,10 +338,12 @@ class Analytics:
         items = handover.items
         is_identity = self._has_identity_events and any(item[0] in IDENTITY for item in items)
         self._worker.submit(handover, len(items), is_identity=is_identity)
+        self._flusher.has_news = True
 
     def stop(self, keys: Sequence[bytes], at: float) -> None:
         """Take a denial: what waits under these keys is forgotten."""
         self._worker.submit(Stop(tuple(keys), at))
+        self._flusher.has_news = True
 
     def count(self, name: str, number: int = 1, reason: str = "") -> None:
         """Count what happened in a request."""
@@ -267,6 +352,7 @@ class Analytics:
     def record(self, item: Act | Link) -> None:
         """Take a choice, or the meeting of a user and a device, for the ledger."""
         self._worker.record(item)
+        self._flusher.has_news = True
 
     def ask(self, key: bytes) -> None:
         """Ask the ledger where a subject stands."""
@@ -280,7 +366,11 @@ class Analytics:
 
     # --- delivery -----------------------------------------------------------------------------
 
+    def _pulse(self) -> "Pulse":
+        return self._worker.pulse()
+
     def _render(self, handover: Handover) -> Sequence[Entry]:
+        self._watch.observe()  # the storer's thread, in every process that delivers
         items, context = handover.items, handover.context
         if context is not None and self.core.contexts.is_bot(context):
             # Who somebody is, is said once and never again (RULES section 1, rule 5).
@@ -318,7 +408,7 @@ class Analytics:
 
     def _recorder(self, ledger: "Ledger") -> Recorder:
         return Recorder(
-            ledger=ledger,
+            ledger=self._watch.watch_ledger(ledger),
             counters=self._counters,
             clock=self._clock,
             random=random.random,
@@ -331,7 +421,7 @@ class Analytics:
             self.core.accounts.learn(answers)
 
     def _make_outbox(self) -> Outbox:
-        return MemoryOutbox(self.settings)
+        return make_outbox(self.settings, self._counters)
 
     def _make_transport(self) -> Transport:
         return HTTPTransport(self.settings)
@@ -430,6 +520,7 @@ def make_core(
         random_bytes: Where IDs come from.
     """
     has_account_grants = settings.consent_scope == "account"
+    lock = threading.RLock()
 
     def style(name: str, *, is_http_only: bool) -> CookieStyle:
         return CookieStyle(
@@ -473,7 +564,7 @@ def make_core(
             id_signer=id_signer,
             consent_signer=consent_signer,
             readers=readers,
-            lock=threading.Lock(),
+            lock=lock,
         ),
         id_style=id_style,
         consent_style=consent_style,
@@ -487,12 +578,13 @@ def make_core(
         sink=sink,
         clock=clock,
         random_bytes=random_bytes,
-        lock=threading.RLock(),
+        lock=lock,
         has_late_answers=settings.enabled
         and (settings.identify_from is not None or settings.consent_from is not None),
         has_late_consent=settings.consent_from is not None
         or (has_account_grants and settings.identify_from is not None),
         has_account_grants=has_account_grants,
+        hands_over_early=settings.durability == "strict",
         contexts=ContextReader(settings, proxies),
         adopter=_make_adopter(settings, page_ids),
         browser=browser,

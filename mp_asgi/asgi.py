@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextvars import ContextVar
 
+    from anyio import CapacityLimiter
+    from anyio.lowlevel import RunVar
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .exchange import Exchange
@@ -86,7 +88,10 @@ class MixpanelMiddleware:
             return
         self._core = self.analytics.core
         self._clock = self._core.clock
-        self._sees_pages = self._core.sees_pages
+        self._watches_starts = self._core.sees_pages or self._core.has_late_answers
+        self._flushes = self._core.settings.flush_on_response
+        if self._flushes:
+            self._limiters = _make_limiters()
         self._served = _SERVED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,9 +100,7 @@ class MixpanelMiddleware:
             await self._serve_other(scope, receive, send)
             return
         headers = scope.get("headers")
-        if headers.__class__ is not list:
-            # ASGI allows any iterable, or none; the app must still find what we read.
-            headers = scope["headers"] = list(headers or ())
+        headers = headers if headers.__class__ is list else _list_headers(scope)
         scheme, client = scope.get("scheme"), scope.get("client")
         seed = (self._core, RequestHead, self._clock(), scheme, client, headers)
         tracker = scope[SCOPE_KEY] = Tracker(seed)
@@ -107,12 +110,13 @@ class MixpanelMiddleware:
         else:
             state[STATE_KEY] = tracker
 
-        sees_pages = self._sees_pages
+        watches_starts = self._watches_starts
 
         # A plain function: it hands on the awaitable instead of awaiting it.
         def send_with_cookies(message: Message) -> Awaitable[None]:
-            if sees_pages:
+            if watches_starts:
                 message = _see(tracker, scope, message)
+                _leave_seam(tracker, scope, message)
             if tracker.exchange is not None:
                 message = _follow(tracker, tracker.exchange, scope, message)
             elif message["type"] in _STARTS and message.get("status") not in _ANNOUNCING:
@@ -124,6 +128,8 @@ class MixpanelMiddleware:
         finally:
             # Also when a hang-up cancels this task: its events still count. Never awaits.
             _close(tracker, scope)
+            if self._flushes and self.analytics.is_delivery_due:
+                await _deliver(self.analytics, self._limiters)
 
     def _current_app(self) -> ASGIApp:
         """Answer the app, called as the running request where somebody wants to know which is."""
@@ -171,7 +177,7 @@ class MixpanelMiddleware:
         async def receive_and_note() -> Message:
             nonlocal has_begun
             has_begun = True
-            return await receive()
+            return self._note_startup(await receive())
 
         async def send_after_drain(message: Message) -> None:
             nonlocal has_begun
@@ -195,7 +201,7 @@ class MixpanelMiddleware:
 
     async def _answer_lifespan(self, receive: Receive, send: Send) -> None:
         while True:
-            message = await receive()
+            message = self._note_startup(await receive())
             if message["type"] == "lifespan.startup":
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
@@ -203,10 +209,23 @@ class MixpanelMiddleware:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
+    def _note_startup(self, message: Message) -> Message:
+        """Let what an earlier process left leave at once. Answer the message."""
+        if message["type"] == "lifespan.startup":
+            self.analytics.resume()
+        return message
+
     async def _drain(self) -> None:
         import anyio.to_thread  # noqa: PLC0415  # only a shutdown needs it
 
         await anyio.to_thread.run_sync(self.analytics.close)
+
+
+def _list_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Make a list of what may be any iterable, or none; the app must still find what we read."""
+    headers: list[tuple[bytes, bytes]] = list(scope.get("headers") or ())
+    scope["headers"] = headers
+    return headers
 
 
 async def _call_as_current(
@@ -225,10 +244,22 @@ def _see(tracker: Tracker, scope: Scope, message: Message) -> Message:
     status = message.get("status")
     if message["type"] != "http.response.start" or not isinstance(status, int):
         return message
+    if not tracker.core.sees_pages:
+        return message
     # They may be an iterator, and the server still has to read them.
     headers = list(message.get("headers") or ())
     see_page(tracker, scope, scope.get("method", "GET"), status, headers)
     return {**message, "headers": headers}
+
+
+def _leave_seam(tracker: Tracker, scope: Scope, message: Message) -> None:
+    """Let an exchange that opens after the response's start ask the app at once."""
+    if message["type"] in _STARTS and tracker.core.has_late_answers:
+        tracker.late_seam = partial(_begin_late, scope)
+
+
+def _begin_late(scope: Scope, exchange: Exchange) -> None:
+    exchange.begin_response(scope, read_asgi_place(scope))
 
 
 def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message) -> Message:
@@ -246,8 +277,7 @@ def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message
         return _with_cookies(exchange, message) if has_cookies else message
     if tracker.phase is not _OPEN and kind not in _ASIDES:
         if not exchange.is_settled:
-            # It was first used after the start.
-            exchange.begin_response(scope, read_asgi_place(scope))
+            _begin_late(scope, exchange)  # it was first used after the start
         if not message.get("more_body", False):
             exchange.end_response()
     return message
@@ -255,9 +285,33 @@ def _follow(tracker: Tracker, exchange: Exchange, scope: Scope, message: Message
 
 def _close(tracker: Tracker, scope: Scope) -> None:
     tracker.phase = _CLOSED
+    tracker.late_seam = None
     exchange = tracker.exchange
     if exchange is not None:
         exchange.close(scope, None if exchange.has_begun else read_asgi_place(scope))
+
+
+def _make_limiters() -> RunVar[CapacityLimiter | None]:
+    """Make a place for one limiter an event loop. The app's threads are not ours to fill."""
+    from anyio.lowlevel import RunVar  # noqa: PLC0415  # few hosts need it
+
+    return RunVar("mp_asgi.flush", None)
+
+
+async def _deliver(analytics: Analytics, limiters: RunVar[CapacityLimiter | None]) -> None:
+    """Wait for delivery inside of the call, for a host on which nothing runs after it."""
+    import anyio.to_thread  # noqa: PLC0415  # few hosts need it
+
+    try:
+        with anyio.CancelScope(shield=True):  # a client that hangs up ends no delivery
+            if (limiter := limiters.get()) is None:
+                limiter = anyio.CapacityLimiter(1)  # who waits for another's flush needs no thread
+                limiters.set(limiter)
+            await anyio.to_thread.run_sync(analytics.deliver, limiter=limiter)
+    except Exception as error:  # noqa: BLE001  # no thread, or no loop we know; the events wait
+        analytics.count("flush_failed")
+        why = type(error).__name__
+        analytics.warn("flush", f"no delivery before a response's end ({why})")
 
 
 def _with_cookies(exchange: Exchange, message: Message) -> Message:

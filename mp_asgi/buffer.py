@@ -95,7 +95,6 @@ class Buffer:
 
     def take(self) -> list[Item]:
         """Answer what is there now, and keep it no longer."""
-        self.drop_held()
         # Only what is there: another thread may append meanwhile, and follows itself.
         items = self.items[:]
         del self.items[: len(items)]

@@ -91,8 +91,8 @@ class Sink(Protocol):
 class Lock(Protocol):
     """A re-entrant lock."""
 
-    def acquire(self) -> bool:
-        """Wait for it."""
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:  # noqa: FBT001  # Python's
+        """Wait for it so many seconds, for ever without. Return whether it is held."""
         ...
 
     def release(self) -> None:
@@ -123,6 +123,8 @@ class Core:
             switched off.
         has_late_consent: One of them may grant what is unknown until then.
         has_account_grants: What a user agreed to on one device counts on all of them.
+        hands_over_early: What was tracked before a response starts is kept before it starts
+            (setting `durability`).
         contexts: Reads where an event happened.
         adopter: Finds whose ID to go on with; None if none is adopted.
         browser: Writes mixpanel-browser's cookies; None if the site does not know it.
@@ -155,6 +157,7 @@ class Core:
     has_late_answers: bool
     has_late_consent: bool
     has_account_grants: bool
+    hands_over_early: bool
     contexts: ContextReader
     adopter: Adopter | None
     browser: BrowserCookies | None

@@ -47,3 +47,7 @@ class Unavailable(MixpanelASGIError):
     def __init__(self, message: str, *, is_sent: bool) -> None:
         self.is_sent = is_sent
         super().__init__(message)
+
+
+class OutboxUnavailable(MixpanelASGIError):
+    """The storage behind an outbox failed or cannot be used. The message says which and why."""

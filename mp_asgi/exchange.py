@@ -64,6 +64,9 @@ _OPEN: Final = Phase.OPEN
 _STARTED: Final = Phase.STARTED
 _CLOSED: Final = Phase.CLOSED
 
+LateSeam = Callable[["Exchange"], object]
+"""Calls `begin_response` as the door would."""
+
 
 class Exchange:
     """One request and its response. Its methods may be called from any of its threads.
@@ -72,6 +75,13 @@ class Exchange:
         decision: As it stands now.
         is_settled: The seam has run: the decision is final, late answers are in.
         is_at_mount: Our own endpoints answer, outside of the app's sessions.
+
+    Args:
+        core: The rules of the process.
+        head: What the request says of itself.
+        phase: How far its response is already.
+        late_seam: Begins the response for an exchange that opens after its start; None where
+            nobody is to be asked. Kept until it is needed, at most until `close`.
     """
 
     __slots__ = (
@@ -84,6 +94,7 @@ class Exchange:
         "_is_personal",
         "_is_secure",
         "_jar",
+        "_late_seam",
         "_late_user",
         "_phase",
         "_plan",
@@ -95,16 +106,17 @@ class Exchange:
         "is_settled",
     )
 
-    def __init__(self, core: Core, head: RequestHead, phase: Phase) -> None:
+    def __init__(
+        self, core: Core, head: RequestHead, phase: Phase, late_seam: LateSeam | None = None
+    ) -> None:
         self._core = core
         self._head = head
         self._phase = phase
+        self._late_seam = late_seam
         self._buffer = Buffer(core.sink)
         self._context: RequestContext | None = None
-        self._is_excluded = False
-        self._is_personal = False
-        self.is_settled = False
-        self.is_at_mount = False
+        self._is_excluded = self._is_personal = False
+        self.is_settled = self.is_at_mount = False
         self._waiting: tuple[Callable[[], None], ...] = ()
         self._visitor: Visitor | None = None
         self._late_user = ""  # whom `identify_from` named
@@ -203,10 +215,13 @@ class Exchange:
     def when_settled(self, then: Callable[[], None]) -> None:
         """Call back once it is certain who this is and what they agreed to; at once if it is."""
         with self._core.lock:
-            if not self.is_settled:
+            is_settled = self.is_settled
+            if not is_settled:
                 self._waiting = (*self._waiting, then)
-                return
-        then()
+        if is_settled:
+            then()
+        elif self._phase is _STARTED:
+            self._settle_late()
 
     def names(self) -> frozenset[str]:
         """Answer what the visitor may be called, granted or not; nobody is minted for it."""
@@ -309,7 +324,8 @@ class Exchange:
         with self._core.lock:
             insert_id = insert_id or self._core.random_bytes(16).hex()
             epoch, visitor = self._buffer.epoch, self._who()
-            self._add((what, name, insert_id, at, visitor, frozen, None, epoch))
+            self._buffer.items.append((what, name, insert_id, at, visitor, frozen, None, epoch))
+        self._follow_started()
         return True
 
     def take_identify(self, anonymous_id: str, user_id: str, *, at: float, insert_id: str) -> bool:
@@ -331,7 +347,9 @@ class Exchange:
         with self._core.lock:
             epoch = self._buffer.epoch
             insert_id = insert_id or self._core.random_bytes(16).hex()
-            self._add((What.IDENTIFY, "$identify", insert_id, at, visitor, None, None, epoch))
+            item: Item = (What.IDENTIFY, "$identify", insert_id, at, visitor, None, None, epoch)
+            self._buffer.items.append(item)
+        self._follow_started()
         return True
 
     def update_people(self, operation: str, values: object) -> bool:
@@ -350,7 +368,8 @@ class Exchange:
             if visitor.user_id is None:
                 self._buffer.hold(item)
             else:
-                self._add(item)
+                self._buffer.items.append(item)
+        self._follow_started()
         return True
 
     def update_group(self, group: tuple[str, str], operation: str, values: object) -> bool:
@@ -365,7 +384,9 @@ class Exchange:
         with self._core.lock:
             now = self._core.clock()
             visitor, epoch = self._who(), self._buffer.epoch
-            self._add((What.GROUP, operation, "", now, visitor, frozen, group, epoch))
+            item: Item = (What.GROUP, operation, "", now, visitor, frozen, group, epoch)
+            self._buffer.items.append(item)
+        self._follow_started()
         return True
 
     def register(self, properties: Mapping[str, Any]) -> None:
@@ -400,7 +421,7 @@ class Exchange:
                 self._bind(case, user, Write.ACT)
             if case.has_acted and self.decision.is_granted:
                 case.file_grant(user)
-            self._follow_started()
+        self._follow_started()
 
     def adopt(self, adopted: Adopted) -> bool:
         """Go on with an ID that the browser keeps elsewhere. Return whether the visitor has it now.
@@ -448,9 +469,9 @@ class Exchange:
             user = case.open_visit().user_id
             if user is not None:
                 self._bind(case, user, Write.ACT)
-                self._follow_started()
             case.file_grant(user)
-            return True
+        self._follow_started()
+        return True
 
     def deny(self, *, is_trusted: bool, asked: Asked = UNTOLD) -> None:
         """Record a denial: drop what this request tracked, forget what waits, delete the ID."""
@@ -484,7 +505,10 @@ class Exchange:
             if self._is_personal:
                 self._plan = self._plan or CookiePlan()
                 self._plan.is_personal = True
-        return self._plan is not None and bool(self._plan)
+        has_headers = self._plan is not None and bool(self._plan)
+        if not has_headers and self._core.hands_over_early:
+            self._hand_over_early()
+        return has_headers
 
     def write_headers(
         self, status: int | None, headers: Iterable[tuple[bytes, bytes]]
@@ -495,6 +519,8 @@ class Exchange:
         has_id = written is not None and plan is not None and plan.has_id
         if has_id and case is not None and case.visit is not None:
             case.visit.save()
+        if self._core.hands_over_early:
+            self._hand_over_early()
         return written
 
     def end_response(self) -> None:
@@ -520,6 +546,7 @@ class Exchange:
             self._settle(connection)
             self._call_back()
         self._phase = _CLOSED
+        self._late_seam = None  # it leads to the connection, and that to us
         if self._buffer.is_waiting:
             self._hand_over()
         elif self._case is not None:
@@ -584,22 +611,34 @@ class Exchange:
             self._core.sink.count("unpersisted")
         return True
 
-    def _add(self, item: Item) -> None:
-        self._buffer.items.append(item)
-        self._follow_started()
-
     def _follow_started(self) -> None:
-        if self._phase is not _OPEN and self._buffer.items:
+        if self._phase is _OPEN:
+            return
+        # The app may yet name whose a profile is that waits for its user.
+        is_unnamed = self._phase is _STARTED and not self.is_settled and self._buffer.is_waiting
+        if self._buffer.items or is_unnamed:
             self._follow()
 
     def _follow(self) -> None:
-        """Hand over at once what is tracked after the response has started."""
+        """Hand over at once what is tracked after the response has started. Never under the lock:
+        the app may be asked.
+        """
+        is_late = self._phase is _STARTED and not self.is_settled
+        if not self.is_settled:
+            self._settle_late()
         if self.is_settled:
-            self._hand_over()
-        elif self._phase is _CLOSED:
+            self._hand_over(keeps_held=is_late)
+
+    def _settle_late(self) -> None:
+        """Settle an exchange that was opened after the response's start, once that matters."""
+        if self._phase is _CLOSED:
             self._settle_without_connection()
             self._call_back()
-            self._hand_over()
+            return
+        with self._core.lock:
+            begin, self._late_seam = self._late_seam, None
+        if begin is not None:  # else another call is asking, and hands over
+            begin(self)
 
     def _adopt(self, decision: Decision) -> None:
         """Follow what a late answer, or another user, has made of the decision."""
@@ -614,11 +653,18 @@ class Exchange:
             self._open_case().end_visit()
             self._visitor = None
 
-    def _hand_over(self) -> None:
+    def _hand_over_early(self) -> None:
+        """Hand over before the response starts: whoever gets an answer finds it kept."""
+        if self._buffer.items:
+            self._hand_over(keeps_held=True)
+
+    def _hand_over(self, *, keeps_held: bool = False) -> None:
         """The last gate of a request: a withdrawal while the body streamed still wins."""
         core, buffer = self._core, self._buffer
-        core.lock.acquire()  # `with` costs twice as much, and this is every tracking request's
-        try:
+        # `with` and nothing cheaper: a signal's handler may raise between `acquire` and `try`.
+        with core.lock:
+            if not keeps_held:
+                buffer.drop_held()
             items = self._choose(buffer.take())
             if buffer.epoch or not self.decision.is_granted:
                 for decision, kept in buffer.group(items, self.decision):
@@ -627,8 +673,6 @@ class Exchange:
                 self._accept(self.decision, items)
             if self._case is not None and self._phase is _CLOSED:
                 self._case.give_up_unsaved()
-        finally:
-            core.lock.release()
 
     def _choose(self, items: list[Item]) -> list[Item]:
         """Answer what of the items leaves, and as whose."""

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 MAX_QUICK_SECONDS = 2.0  # RULES section 1, rule 7: maintenance only on an answer this fast
 MAX_FORWARDED_BYTES = 4_096  # of `Forwarded`; some fifty hops
@@ -83,6 +83,10 @@ class RequestHead:
         """Answer any header by its lower-case name; several are joined by a comma."""
         values = [value for found, value in self._headers if found == name]
         return b",".join(values) if values else None
+
+    def kept(self, names: Container[bytes]) -> list[tuple[bytes, bytes]]:
+        """Answer the headers of these lower-case names, as they came."""
+        return [header for header in self._headers if header[0] in names]
 
     def is_navigation(self) -> bool:
         """Whether a person opened a page: a top-level document, not what a page loads."""

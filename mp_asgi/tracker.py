@@ -11,7 +11,7 @@ from .consent.policy import Decision, Reason, State
 from .core import Core, refuse
 from .errors import InvalidEvent
 from .events import Asked, Notice
-from .exchange import Exchange, Phase
+from .exchange import Exchange, LateSeam, Phase
 from .head import RequestHead
 from .identity import Visitor
 from .profiles import Group, People, read_groups
@@ -40,12 +40,15 @@ class Tracker:
     a `distinct_id`; it knows what they consented to, so no call needs to ask.
     """
 
-    __slots__ = ("_seed", "exchange", "phase")
+    __slots__ = ("_seed", "exchange", "late_seam", "phase")
 
     def __init__(self, seed: Seed) -> None:
         self._seed = seed
         self.exchange: Exchange | None = None
         self.phase = _OPEN
+        # What an exchange needs that opens after the start. The doors leave it at the start, where
+        # the app is to be asked, and take it away at the end: it leads back to the scope.
+        self.late_seam: LateSeam | None = None
 
     # --- events -------------------------------------------------------------------------------
 
@@ -227,14 +230,11 @@ class Tracker:
 
     def _open(self) -> Exchange:
         core, read_head, started, scheme, client, headers = self._seed
-        core.lock.acquire()  # two threads of one request never open two; `with` costs twice as much
-        try:
+        with core.lock:  # two threads of one request never open two
             if self.exchange is None:
                 head = read_head(core.heads, started, scheme, client, headers)
-                self.exchange = Exchange(core, head, self.phase)
+                self.exchange = Exchange(core, head, self.phase, self.late_seam)
             return self.exchange
-        finally:
-            core.lock.release()
 
 
 class Consent:

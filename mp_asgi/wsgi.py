@@ -69,7 +69,9 @@ class MixpanelWSGIMiddleware:
         self._clock = self._core.clock
         self._environ_keys = self._core.heads.environ_keys
         self._keeps_all = self._core.heads.keeps_all
-        self._sees_pages = self._core.sees_pages
+        self._watches_starts = self._core.sees_pages or self._core.has_late_answers
+        flushes = self._core.settings.flush_on_response
+        self._deliver = self.analytics.deliver if flushes else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -86,7 +88,7 @@ class MixpanelWSGIMiddleware:
         scheme, address = environ.get("wsgi.url_scheme"), environ.get("REMOTE_ADDR")
         seed: Seed = (self._core, read_head, self._clock(), scheme, address, fields)
         tracker = environ[SCOPE_KEY] = Tracker(seed)
-        sees_pages, view = self._sees_pages, ""
+        watches_starts, view = self._watches_starts, ""
 
         def start_with_cookies(
             status: str,
@@ -95,9 +97,10 @@ class MixpanelWSGIMiddleware:
             /,
         ) -> Callable[[bytes], object]:
             nonlocal view
-            if sees_pages:
+            if watches_starts:
                 is_page = exc_info is None  # else what was seen has failed
                 view = _see(tracker, environ, status, headers) if is_page else _unsee(tracker, view)
+                _leave_seam(tracker, environ)
             tracker.phase = _STARTED
             if tracker.exchange is not None:
                 headers = _start(tracker.exchange, environ, status, headers)
@@ -108,9 +111,15 @@ class MixpanelWSGIMiddleware:
         try:
             body = self._current_app(tracker)(environ, start_with_cookies)
         except BaseException:
-            _close(tracker, environ)
+            self._fail(tracker, environ)
             raise
-        return _close_after(body, tracker, environ, self.analytics.requests)
+        return _close_after(body, tracker, environ, self.analytics.requests, self._deliver)
+
+    def _fail(self, tracker: Tracker, environ: WSGIEnvironment) -> None:
+        """Finish a request without a body; where nothing runs after it, wait for delivery."""
+        _close(tracker, environ)
+        if self._deliver is not None:
+            self._deliver()
 
     def _current_app(self, tracker: Tracker) -> WSGIApplication:
         """Answer the app, called as the running request where somebody wants to know which is."""
@@ -159,7 +168,7 @@ def _see(
     tracker: Tracker, environ: WSGIEnvironment, status: str, headers: list[tuple[str, str]]
 ) -> str:
     """Track a page view, before the response's cookies are made. Answer its insert ID, if any."""
-    start = _read_start(status, headers)
+    start = _read_start(status, headers) if tracker.core.sees_pages else None
     if start is None:
         return ""
     code, raw = start
@@ -171,6 +180,16 @@ def _unsee(tracker: Tracker, view: str) -> str:
     if view:
         tracker.open().take_back(view)
     return ""
+
+
+def _leave_seam(tracker: Tracker, environ: WSGIEnvironment) -> None:
+    """Let an exchange that opens after the response's start ask the app at once."""
+    if tracker.core.has_late_answers:
+        tracker.late_seam = partial(_begin_late, environ)
+
+
+def _begin_late(environ: WSGIEnvironment, exchange: Exchange) -> None:
+    exchange.begin_response(environ, read_wsgi_place(environ))
 
 
 def _start(
@@ -208,13 +227,13 @@ def _end(tracker: Tracker, environ: WSGIEnvironment) -> None:
     if exchange is None or tracker.phase is _OPEN:
         return
     if not exchange.is_settled:
-        # It was first used after the start.
-        exchange.begin_response(environ, read_wsgi_place(environ))
+        _begin_late(environ, exchange)  # it was first used after the start
     exchange.end_response()
 
 
 def _close(tracker: Tracker, environ: WSGIEnvironment) -> None:
     tracker.phase = _CLOSED
+    tracker.late_seam = None
     exchange = tracker.exchange
     if exchange is not None:
         exchange.close(environ, None if exchange.has_begun else read_wsgi_place(environ))
@@ -225,13 +244,18 @@ def _close_after(
     tracker: Tracker,
     environ: WSGIEnvironment,
     requests: ContextVar[Tracker | None] | None,
+    deliver: Callable[[], None] | None,
 ) -> Iterable[bytes]:
-    """Hand over when the body is complete, without changing what the server sees of it."""
+    """Hand over when the body is complete, without changing what the server sees of it.
+
+    Where a request ends with its delivery, that is after the response: the server must tell.
+    """
     # Servers look at the length and the type of these; the app has done its work.
-    if body.__class__ is list or _is_complete(body, tracker, environ):
+    if deliver is None and (body.__class__ is list or _is_complete(body, tracker, environ)):
         _close(tracker, environ)
         return body
-    return _Body(body, tracker, environ, requests)
+    kind = _SizedBody if hasattr(body, "__len__") else _Body
+    return kind(body, tracker, environ, requests, deliver)
 
 
 def _is_complete(body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironment) -> bool:
@@ -249,7 +273,7 @@ def _is_complete(body: Iterable[bytes], tracker: Tracker, environ: WSGIEnvironme
 class _Body:
     """A body whose end hands over, and whose `close` finishes the request."""
 
-    __slots__ = ("_body", "_environ", "_requests", "_tracker", "outer")
+    __slots__ = ("_body", "_deliver", "_environ", "_requests", "_tracker", "outer")
 
     def __init__(
         self,
@@ -257,8 +281,10 @@ class _Body:
         tracker: Tracker,
         environ: WSGIEnvironment,
         requests: ContextVar[Tracker | None] | None,
+        deliver: Callable[[], None] | None,
     ) -> None:
         self._body = body
+        self._deliver = deliver
         self._tracker = tracker
         self._environ = environ
         self._requests = requests
@@ -281,6 +307,8 @@ class _Body:
             _close(self._tracker, self._environ)
             if self.outer is not None:
                 self._environ[SCOPE_KEY] = self.outer
+            if self._deliver is not None:
+                self._deliver()
 
     def _iterate_as_current(self) -> Iterator[bytes]:
         parts = self._call(iter, self._body)
@@ -296,3 +324,12 @@ class _Body:
         if self._requests is None:
             return call(*arguments)
         return _call_as_current(self._requests, self._tracker, call, *arguments)
+
+
+class _SizedBody(_Body):
+    """One of a known number of parts: of one part, servers tell the length."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return len(self._body)  # type: ignore[arg-type]  # whoever makes one has looked

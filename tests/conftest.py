@@ -1,6 +1,7 @@
 """What holds for every test: no deadline on a busy machine, no settings from outside."""
 
 import os
+import uuid
 from collections.abc import Iterator
 
 import hypothesis
@@ -15,12 +16,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("house")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory):
+    """Keep the outboxes of servers that outlive a test out of the developer's home."""
+    home = tmp_path_factory.mktemp("state")
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(home)
+    yield home
+    os.environ.pop("XDG_STATE_HOME")
+    if before is not None:
+        os.environ["XDG_STATE_HOME"] = before
+
+
 @pytest.fixture(autouse=True)
-def clean_environ(monkeypatch):
-    """Hide the developer's own settings from the tests."""
+def clean_environ(monkeypatch, state_home):
+    """Hide the developer's own settings from the tests; let no test see another's outbox."""
     for name in list(os.environ):
-        if name.startswith(("MIXPANEL_", "MP_ASGI_")):
+        if name.startswith(("MIXPANEL_", "MP_ASGI_", "STATE_DIRECTORY")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(state_home / uuid.uuid4().hex))
 
 
 @pytest.fixture

@@ -85,8 +85,8 @@ def json_reply(status: int, value: Any, **headers: str) -> Reply:
 
 def make_settings(**overrides: Any) -> Settings:
     """Answer settings that can be used."""
-    values: dict[str, Any] = {"token": "t0ken", "secret_keys": ("k" * 32,), **overrides}
-    return Settings(**values)
+    values: dict[str, Any] = {"token": "t0ken", "secret_keys": ("k" * 32,), "outbox": "memory"}
+    return Settings(**values | overrides)
 
 
 def make_message(name: str, size_bytes: int = 0) -> Message:

@@ -1443,7 +1443,7 @@ def test_nothing_starts_before_the_first_event() -> None:
 
     MixpanelMiddleware(answer(), token="t0ken", secret_keys=["k" * 32])
 
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before  # an earlier test's may end meanwhile
 
 
 def test_an_unreachable_mixpanel_does_not_delay_the_answer() -> None:

@@ -1,6 +1,7 @@
 """One request, sans-IO: what is handed over, stopped and written, in which order of calls."""
 
 import json
+import signal
 
 import pytest
 
@@ -15,6 +16,7 @@ from mp_asgi.head import RequestHead
 from mp_asgi.identity import Origin, Visitor
 from mp_asgi.place import NOWHERE, Place
 from mp_asgi.readers.klaro import Klaro
+from mp_asgi.tracker import Tracker
 from mp_asgi.wire import MAX_PROPERTIES, What
 from tests.support import NOW, FakeClock, RecordingSink, make_core
 
@@ -1910,3 +1912,86 @@ def test_who_never_changed_is_left_as_they_are():
     visitor = desk.exchange.visitor()
 
     assert desk.exchange.leave_open(visitor) is visitor
+
+
+# --- first used after the start -------------------------------------------------------------------
+
+
+def begun(**settings):
+    """Answer an exchange that was opened after its response's start."""
+    desk = known(phase=Phase.STARTED, **settings)
+    desk.exchange._late_seam = lambda exchange: exchange.begin_response("connection", NOWHERE)
+    return desk
+
+
+def test_who_waits_for_the_late_answers_gets_them_at_once():
+    desk, called = begun(identify_from=lambda _: "U1"), []
+
+    desk.exchange.when_settled(lambda: called.append(desk.exchange.visitor().user_id))
+
+    assert called == ["U1"]
+
+
+def test_what_the_apps_own_answer_tracks_leaves_with_the_rest():
+    def find_user(_):
+        desk.exchange.track("Asked", None)
+        return "U1"
+
+    desk = begun(identify_from=find_user)
+
+    desk.exchange.track("Seen", None)
+
+    assert [(name, user) for name, _, user in desk.sent()] == [("Seen", "U1"), ("Asked", "U1")]
+
+
+def test_a_profile_still_waits_for_a_user_whom_the_late_answers_do_not_name():
+    desk = begun(identify_from=lambda _: ANONYMOUS)
+
+    desk.exchange.update_people("$set", {"plan": "pro"})
+    desk.exchange.identify("U1")
+
+    assert [name for name, _, _ in desk.sent()] == ["$set"]
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """What a signal's handler raises, as a job's time limit does."""
+
+
+def repeat_until_interrupted(act):
+    signal.setitimer(signal.ITIMER_REAL, 0.0002)
+    try:
+        while True:
+            act()
+    except Interrupted:
+        return
+
+
+@pytest.fixture
+def _raising_signals():
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("_raising_signals")
+def test_a_signals_handler_that_raises_leaves_the_lock_of_the_process_free():
+    desk = known()
+    desk.respond()
+    tracker = Tracker((desk.core, lambda *_: desk.exchange.head, *[None] * 4))
+
+    def open_and_hand_over():
+        tracker.exchange = None
+        tracker.open()
+        desk.exchange._hand_over()
+
+    for _ in range(200):
+        repeat_until_interrupted(open_and_hand_over)
+
+    assert not desk.core.lock._is_owned()

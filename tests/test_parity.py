@@ -50,8 +50,9 @@ worlds = st.fixed_dictionaries(
 def live(kind: str, journey: Sequence[Visit], rules: dict[str, Any]) -> dict[str, Any]:
     """Answer everything that a browser, Mixpanel and an operator see of a journey.
 
-    Where the app has late answers, each request uses the tracker before its response starts:
-    a first use behind that is settled at the next message in ASGI and at the end in WSGI.
+    Where the app has late answers, each request uses the tracker before its response starts: a
+    first use behind that asks when it tracks, but one that only reads or acts waits for the next
+    message in ASGI and for the end in WSGI.
     """
     answers = []
     has_late_answers = rules.get("identify_from") or rules.get("consent_from")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mp_asgi import Analytics, Tracker
@@ -120,6 +120,8 @@ class Model:
         never: Has to stay away.
         optional: A denial came, from a visitor who may be another one by now.
         withdrawn: When the process heard a denial from a device whose cookies say otherwise.
+        stopped: Device IDs that a denial has ended and a cookie may still say: whoever brings one
+            is somebody new (RULES section 2, rule 3).
     """
 
     is_opt_out: bool
@@ -130,6 +132,7 @@ class Model:
     never: set[str] = field(default_factory=set)
     optional: set[str] = field(default_factory=set)
     withdrawn: dict[str, float] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
 
     def deliver(self) -> None:
         self.must |= self.waiting.keys()
@@ -186,7 +189,7 @@ class Reading:
         self.clock = browser.world.clock
         self.came_with = browser.device_id
         self.state = model.decide(visit, self.clock(), self.came_with)
-        self.had_id = self.came_with is not None
+        self.had_id = self.came_with not in {None, *model.stopped}
         self.denied_late_at: float | None = None
         if not self.had_id:
             model.change_visitor()
@@ -215,7 +218,7 @@ class Reading:
         """Say that the request is over; `before` is the device ID that it came with."""
         if self.denied_late_at is not None and browser.device_id is not None:
             self.model.withdrawn[browser.device_id] = self.denied_late_at
-        has_kept = is_answered and browser.device_id is not None
+        has_kept = is_answered and browser.device_id not in {None, *self.model.stopped}
         if not has_kept or before not in (None, browser.device_id):
             self.model.change_visitor()
 
@@ -276,8 +279,9 @@ class Reading:
             self._hand_over()
             return
         self._drop()
-        if self.state == "denied" and (self.had_id or self.has_acted):
+        if self.state == "denied" and (self.came_with is not None or self.has_acted):
             self.model.stop()
+            self.model.stopped |= {self.came_with} - {None}
 
     def _hand_over(self) -> None:
         self.model.waiting |= self.buffer
@@ -552,8 +556,17 @@ def name_of_message(message: dict[str, Any]) -> str:
     return str(message["event"] if "event" in message else message["$set"]["name"])
 
 
+STOPPED_AND_NOT_DELETED = [
+    Visit((grant(), START)),
+    Visit((start(200, ("cache-control", "public")),), gpc=True, is_cross_site=True),
+    Visit((START, CHUNK, END, track("n7")), is_cross_site=True),  # by somebody no cookie holds
+    Visit((START,), gpc=True, is_cross_site=True),
+]
+
+
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @given(life=lives())
+@example(life=(STOPPED_AND_NOT_DELETED, {"consent": "opt-in"}))
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_mixpanel_receives_what_was_granted_once_and_nothing_else(kind, life):
     journey, rules = life

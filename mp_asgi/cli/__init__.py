@@ -2,12 +2,31 @@
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from mp_asgi._version import __version__
 
-from . import consent, demo, erase, explain, retrieve, secret
+from . import (
+    backfill,
+    consent,
+    dead,
+    demo,
+    drain,
+    erase,
+    explain,
+    retrieve,
+    secret,
+    status,
+    tail,
+)
+
+_COMMANDS: Final = (
+    *(demo, secret, explain, consent, erase, retrieve),
+    *(status, tail, dead, drain, backfill),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,16 +44,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mp-asgi {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, secret, explain, consent, erase, retrieve):
+    for command in _COMMANDS:
         command.add(subparsers)
     args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output is gone, as in `| head`.
         sys.stderr.close()
         return 0
+    except OSError as error:  # commands tell their own; this is what they have printed
+        print(f"mp-asgi: standard output: {error.strerror}", file=sys.stderr)
+        _discard_output()
+        return 2
     return code
+
+
+def _discard_output() -> None:
+    """Let the interpreter not try again what cannot be written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _print_anything() -> None:

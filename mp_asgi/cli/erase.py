@@ -4,19 +4,24 @@ import argparse
 import json
 import os
 import sys
-from contextlib import closing
+from collections.abc import Collection
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from mp_asgi.erasure.eraser import SEND_SECONDS, Eraser
+from mp_asgi.delivery.outbox.location import find_location
+from mp_asgi.erasure.eraser import SEND_SECONDS, Eraser, Purge
 from mp_asgi.erasure.jobs import Compliance, JobKind, JobState
 from mp_asgi.erasure.people import Person
 from mp_asgi.erasure.receipt import NOT_STOPPED, Receipt
-from mp_asgi.errors import MixpanelASGIError
+from mp_asgi.errors import MixpanelASGIError, OutboxUnavailable
 from mp_asgi.events import Subject
+from mp_asgi.settings import Settings
+from mp_asgi.settings.outbox_place import OutboxKind
 
+from .outbox import count_messages, lend_outbox, read_settings
 from .people import (
     FORMAT,
     REAL_TIME,
@@ -105,12 +110,14 @@ class _Run:
         self._progress = progress
         self._desktop = desktop
         self._receipt: Receipt | None = None
+        purge = _find_purge(read_settings())
         self._eraser = Eraser(
             desktop.reader,
             desktop.ledger,
             desktop.api,
-            # Without a tombstone there is nothing to wait for.
-            fence=None if desktop.ledger is None else self._pass_fence,
+            # Without a tombstone and an outbox nothing keeps a send from starting.
+            fence=self._pass_fence if desktop.ledger or purge else None,
+            purge=purge,
             clock=desktop.time.clock,
             save=self._save,
             report=progress.show,
@@ -184,6 +191,22 @@ class _Run:
         return 0
 
 
+def _find_purge(settings: Settings) -> Purge | None:
+    """Answer what makes the outbox forget; None where there is none that could be opened."""
+    kind = settings.outbox_place.kind
+    if kind is OutboxKind.MEMORY:
+        return None
+    with suppress(OutboxUnavailable):  # told when it is to be opened
+        if kind is OutboxKind.SQLITE and not find_location(settings).outbox.exists():
+            return None
+
+    def purge(keys: Collection[bytes], at: float) -> int:
+        with lend_outbox(settings) as outbox:
+            return outbox.erase(keys, at)
+
+    return purge
+
+
 def _ask_about_task(args: argparse.Namespace, desktop: Desktop) -> int:
     if args.status is not None:
         return ask_status(desktop, JobKind.DELETION, args.status, as_json=args.json)
@@ -224,15 +247,24 @@ def _render(receipt: Receipt) -> str:
     rows = [
         ("tombstones", _when(receipt.entombed_at, "none")),
         ("fence", _when(receipt.fenced_at, "not waited for")),
-        ("outbox", "out of reach from here; each process drops what it reads a tombstone for"),
+        ("outbox", _render_outbox(receipt)),
         ("Mixpanel", _render_jobs(receipt)),
         ("ledger", _when(receipt.cleared_at, _HELD, f", {cleared} emptied, links gone")),
     ]
     if receipt.entombed_at is None:
-        rows[2:3] = [("outbox", "out of reach from here; what waits there will be sent")]
         rows[-1:] = []
     title = f"Erasure of {users} and {devices} ({receipt.compliance.value})"
     return "\n".join([title, "", *(f"  {name:<11} {value}" for name, value in rows)])
+
+
+def _render_outbox(receipt: Receipt) -> str:
+    if receipt.purged_at is not None:
+        return _when(receipt.purged_at, "", f", {count_messages(receipt.purged)} deleted")
+    if receipt.problems:
+        return "not reached"
+    if receipt.entombed_at is None:
+        return "out of reach from here; what waits there will be sent"
+    return "out of reach from here; each process drops what it reads a tombstone for"
 
 
 def _render_jobs(receipt: Receipt) -> str:

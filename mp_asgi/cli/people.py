@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,7 +167,8 @@ def guard(command: str, call: Callable[[], int], *, as_json: bool) -> int:
         code, text = 1, "interrupted. Run it again to go on."
     print(f"{prefix}{text}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"error": text}))
+        with suppress(OSError):  # standard output may be what failed
+            print(json.dumps({"error": text}))
     return code
 
 

@@ -11,16 +11,19 @@ class RequestContext:
         head: Its headers and its client.
         place: Which page it asked for, as the door found it.
         is_secure: Whether the browser sees https.
+
+    Attributes:
+        raw_place: The page as the door found it.
     """
 
-    __slots__ = ("_place", "head", "is_secure")
+    __slots__ = ("head", "is_secure", "raw_place")
 
     def __init__(self, head: RequestHead, place: RawPlace, is_secure: bool) -> None:  # noqa: FBT001  # on the hot path
         self.head = head
         self.is_secure = is_secure
-        self._place = place
+        self.raw_place = place
 
     @property
     def place(self) -> Place:
         """Which page it asked for."""
-        return parse_place(self._place)
+        return parse_place(self.raw_place)

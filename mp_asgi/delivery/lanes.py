@@ -7,7 +7,9 @@ from mp_asgi.events import MAX_BATCH_BYTES, Endpoint
 
 FIRST_DELAY_SECONDS: Final = 2.0  # Mixpanel's advice: 2 s doubling to 60 s
 MAX_DELAY_SECONDS: Final = 60.0
+PROBE_SECONDS: Final = 60.0  # between tries while credentials, host or clock are wrong
 MIN_DELAY_SECONDS: Final = 0.5  # full jitter may draw 0, which is no pause at all
+SET_BACK_SECONDS: Final = 1.0  # less is no clock set back, but two readings that crossed
 
 
 class Circuit:
@@ -58,7 +60,7 @@ class Lane:
         most_messages: Messages that a batch ever has.
         max_messages: Messages in the next batch; halved by refusals, doubled by successes.
         max_bytes: Bytes in the next batch; the same.
-        trouble: The kind of failure that was logged last and has not ended; empty without one.
+        trouble: The kind of the last failure, until a success; empty without one.
         lone_refusals: Single messages that were refused since the last success.
         emptied_at: When a batch last took all that was ready, in seconds since the epoch.
     """
@@ -87,4 +89,4 @@ class Lane:
 def remaining(seconds: float, since: float, now: float) -> float:
     """Answer what is left of so many seconds; none if the clock was set back behind `since`."""
     waited = now - since
-    return seconds - waited if 0 <= waited < seconds else 0.0
+    return seconds - max(waited, 0.0) if -SET_BACK_SECONDS <= waited < seconds else 0.0

@@ -13,12 +13,19 @@ from mp_asgi.events import Endpoint, Message
 
 from .transport import Reply
 
-MAX_TEXT = 500  # characters of a reply that a dead letter keeps
-MAX_LOGGED_TEXT = 200
+MAX_TEXT = 500  # characters of foreign text
+MAX_ERROR_TEXT = 200  # characters of Mixpanel's `error` that a log line or a dead letter keeps
 MAX_RETRY_AFTER_SECONDS = 3600.0  # a larger one is more likely a mistake than a wish
 
-# reference/mixpanel.md section 7, last paragraph: what comes again may pass.
-_RETRIED: Final = frozenset({408, 425, 429})
+# reference/mixpanel.md section 7, last paragraph: what comes again may pass. With these nothing
+# was taken; any other failure of a server may come after it has.
+_UNTAKEN: Final = frozenset({408, 425, 429, 503})
+# Envoy's 503, which Mixpanel is known to answer, leaves it open unless it names a reason of before
+# (envoyproxy.io, "Response flags": UC also answers 503). Where it "retried", that is only the last.
+_RESET: Final = "disconnect/reset"
+_RESET_BEFORE: Final = re.compile(
+    r"headers\. reset reason: [a-z ]*(connection failure|timeout|overflow)"
+)
 # The content is at fault. Any other status says that we talk to the wrong door.
 _REFUSED: Final = frozenset({400, 422})
 _TOO_LARGE: Final = 413
@@ -33,6 +40,7 @@ class Verdict(Enum):
     REFUSED = auto()  # something in the batch is refused, nothing says what
     TOO_LARGE = auto()
     RETRY = auto()
+    LOST = auto()  # the server failed, and may have taken it before
     UNCLEAR = auto()  # a success that is not Mixpanel's: whether it was stored is unknown
     BLOCKED = auto()  # credentials, region or host are wrong; nothing will pass until they change
 
@@ -43,34 +51,54 @@ class Judgement:
 
     Attributes:
         verdict: What the reply means.
-        text: What Mixpanel said, printable, at most `MAX_TEXT` characters.
+        text: What a dead letter keeps: Mixpanel's `error`, or how long the reply is.
         failed: For `PARTLY`: the index in the batch of each refused message, and why.
-        retry_after: For `RETRY`: the least seconds to wait, 0 if the reply names none.
+        retry_after: For `RETRY` and `LOST`: the least seconds to wait, 0 if the reply names none.
+        unimported: For `DELIVERED`: how many messages Mixpanel's own count lacks.
     """
 
     verdict: Verdict
     text: str = ""
     failed: Mapping[int, str] = field(default_factory=dict)
     retry_after: float = 0.0
+    unimported: int = 0
 
 
-def judge(endpoint: Endpoint, reply: Reply, messages: Sequence[Message], now: float) -> Judgement:
-    """Tell what a reply to these messages means, by reference/mixpanel.md section 7."""
-    text = printable(reply.body.decode("utf-8", "replace"))
+def judge(
+    endpoint: Endpoint,
+    reply: Reply,
+    messages: Sequence[Message],
+    now: float,
+    *,
+    secrets: Sequence[str] = (),
+) -> Judgement:
+    """Tell what a reply to these messages means, by reference/mixpanel.md section 7.
+
+    Args:
+        endpoint: Where the messages went.
+        reply: To them, perhaps a stranger's that repeats what we sent.
+        messages: In the order of the body.
+        now: In seconds since the epoch.
+        secrets: Masked in every text.
+    """
+    text = _quote(reply, secrets)
     status = reply.status
-    if status in _RETRIED or status >= 500:  # noqa: PLR2004  # the class of server errors
-        return Judgement(Verdict.RETRY, text, retry_after=_read_retry_after(reply, now))
+    # Servers' errors; and interim answers, which say nothing of the final one.
+    if status in _UNTAKEN or not 200 <= status < 500:  # noqa: PLR2004  # classes of statuses
+        return Judgement(_judge_failure(reply), text, retry_after=_read_wish(reply, now))
     if status == _TOO_LARGE:
         return Judgement(Verdict.TOO_LARGE, text)
     if status in _REFUSED:
-        failed = _read_failed_records(reply.body, messages)
+        failed = _read_failed_records(reply.body, messages, secrets)
         return Judgement(Verdict.PARTLY if failed else Verdict.REFUSED, text, failed)
-    if not 200 <= status < 300:  # noqa: PLR2004  # the class of successes
+    if status >= 300:  # noqa: PLR2004  # behind the class of successes
         return Judgement(Verdict.BLOCKED, text)
     answer = _parse(reply.body)
     if endpoint is Endpoint.EVENTS:
-        return Judgement(_judge_import(answer), text)
-    return Judgement(_judge_verbose(answer, text), text)
+        return Judgement(
+            _judge_import(answer), text, unimported=_count_unimported(answer, len(messages))
+        )
+    return Judgement(_judge_verbose(answer, reply), text)
 
 
 def printable(text: str) -> str:
@@ -79,7 +107,7 @@ def printable(text: str) -> str:
 
 
 def read_error(body: bytes, secrets: Sequence[str]) -> str:
-    """Answer the `error` of Mixpanel's JSON for a log line; empty if the body is anything else.
+    """Answer the `error` of Mixpanel's JSON; empty if the body is anything else.
 
     Args:
         body: Of a reply, perhaps a stranger's that repeats what we sent.
@@ -87,11 +115,39 @@ def read_error(body: bytes, secrets: Sequence[str]) -> str:
     """
     answer = _parse(body)
     error = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(error, str):
-        return ""
+    return printable(_mask(error, secrets)[:MAX_ERROR_TEXT]) if isinstance(error, str) else ""
+
+
+def read_date(reply: Reply, now: float) -> float:
+    """Answer when the reply was made by the clock of its host, in seconds since the epoch.
+
+    Args:
+        reply: Of anybody.
+        now: Answered if the reply does not say.
+    """
+    date = _parse_date(reply.headers.get("date", ""))
+    return now if date is None else date
+
+
+def _quote(reply: Reply, secrets: Sequence[str]) -> str:
+    """Answer what may be kept of a reply: Mixpanel's words, nothing that a stranger repeats."""
+    if reply.body == b"0":  # what an endpoint says without `verbose`
+        return "0"
+    stranger = f"status {reply.status}, not Mixpanel's: {len(reply.body)} bytes"
+    return read_error(reply.body, secrets) or stranger
+
+
+def _mask(text: str, secrets: Sequence[str]) -> str:
+    """Take secrets out of a text; before it is cut, or a part would stay."""
     for secret in filter(None, secrets):
-        error = error.replace(secret, "***")  # before it is cut, or a part would stay
-    return printable(error[:MAX_LOGGED_TEXT])
+        text = text.replace(secret, "***")
+    return text
+
+
+def _judge_failure(reply: Reply) -> Verdict:
+    text = reply.body.decode("utf-8", "replace")
+    is_open = _RESET in text and not _RESET_BEFORE.search(text)
+    return Verdict.LOST if reply.status not in _UNTAKEN or is_open else Verdict.RETRY
 
 
 def _judge_import(answer: Any) -> Verdict:
@@ -104,7 +160,12 @@ def _judge_import(answer: Any) -> Verdict:
     return Verdict.DELIVERED if is_success else Verdict.UNCLEAR
 
 
-def _judge_verbose(answer: Any, text: str) -> Verdict:
+def _count_unimported(answer: Any, sent: int) -> int:
+    imported = answer.get("num_records_imported") if isinstance(answer, dict) else None
+    return max(0, sent - imported) if type(imported) is int else 0
+
+
+def _judge_verbose(answer: Any, reply: Reply) -> Verdict:
     # With `verbose` an object; a proxy that drops the query gets the bare digit.
     status = answer.get("status") if isinstance(answer, dict) else answer
     # No set: what a stranger sends may be unhashable.
@@ -112,11 +173,14 @@ def _judge_verbose(answer: Any, text: str) -> Verdict:
         return Verdict.UNCLEAR
     if status == 1:
         return Verdict.DELIVERED
-    is_transient = any(words in text.lower() for words in _TRANSIENT)
+    text = reply.body.decode("utf-8", "replace").lower()
+    is_transient = any(words in text for words in _TRANSIENT)
     return Verdict.RETRY if is_transient else Verdict.REFUSED
 
 
-def _read_failed_records(body: bytes, messages: Sequence[Message]) -> dict[int, str]:
+def _read_failed_records(
+    body: bytes, messages: Sequence[Message], secrets: Sequence[str]
+) -> dict[int, str]:
     """Read which messages a 400 names; empty unless all that it says agrees."""
     answer = _parse(body)
     records = answer.get("failed_records") if isinstance(answer, dict) else None
@@ -130,8 +194,8 @@ def _read_failed_records(body: bytes, messages: Sequence[Message]) -> dict[int, 
         insert_id = record.get("insert_id") or record.get("$insert_id")
         if insert_id and insert_id != messages[index].insert_id:
             return {}
-        reason = printable(f"{record.get('field')}: {record.get('message')}")
-        failed.setdefault(index, reason)
+        reason = _mask(f"{record.get('field')}: {record.get('message')}", secrets)
+        failed.setdefault(index, printable(reason))
     imported = answer.get("num_records_imported", len(messages) - len(failed))
     return failed if imported == len(messages) - len(failed) else {}
 
@@ -143,15 +207,20 @@ def _parse(body: bytes) -> Any:
         return None
 
 
-def _read_retry_after(reply: Reply, now: float) -> float:
-    """Read `Retry-After`, seconds or a date (RFC 9110 section 10.2.3)."""
+def _read_wish(reply: Reply, now: float) -> float:
+    """Read `Retry-After`, seconds or a date of the host's clock (RFC 9110 section 10.2.3)."""
     text = reply.headers.get("retry-after", "")
     if re.fullmatch(r"[0-9]{1,9}", text):
         seconds = float(text)
     else:
-        try:
-            date = parsedate_to_datetime(text)
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
+        date = _parse_date(text)
+        seconds = 0.0 if date is None else date - read_date(reply, now)
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _parse_date(text: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -8,7 +8,6 @@ from typing import Final
 from mp_asgi.errors import Unavailable
 from mp_asgi.events import Entry
 
-from .outbox.base import Outbox
 from .pump import Batch, Pump, Wait
 from .transport import Transport
 
@@ -22,13 +21,12 @@ class Sender:
 
     Args:
         pump: Says what to do.
-        outbox: Gets a batch back if reporting its fate fails.
         transport_factory: Makes the transport, in the thread that uses it, at its first batch.
         clock: Answers seconds since the epoch.
         settling: Held while a step is decided, and while a batch's fate is stored and counted:
             whoever takes it finds neither half done.
         is_flushing: Tells whether batches leave without waiting to fill.
-        on_progress: Called whenever a batch was settled.
+        on_progress: Called after each step, whatever it has settled.
         screen: Answers which entries the consent ledger allows to leave; None without one.
     """
 
@@ -36,7 +34,6 @@ class Sender:
         self,
         *,
         pump: Pump,
-        outbox: Outbox,
         transport_factory: Callable[[], Transport],
         clock: Callable[[], float],
         settling: threading.Lock,
@@ -48,7 +45,6 @@ class Sender:
         self.settling = settling
         self._sending = threading.Lock()  # held from the ledger's last word to Mixpanel's
         self._pump = pump
-        self._outbox = outbox
         self._transport_factory = transport_factory
         self._transport: Transport | None = None
         self._clock = clock
@@ -62,9 +58,10 @@ class Sender:
         while not stopping.is_set():
             try:
                 rest = self.step()
-            except Exception as error:  # noqa: BLE001  # the batch was given back and goes again
+            except BaseException as error:  # noqa: BLE001  # what is decided waits to be stored
                 self._tell("The sender failed and goes on", error)
-                rest = PAUSE_SECONDS
+                stopping.wait(PAUSE_SECONDS)  # whoever puts does not wake it into the next failure
+                continue
             if rest:
                 self.wake.wait(rest)
                 self.wake.clear()
@@ -73,11 +70,17 @@ class Sender:
 
     def step(self) -> float:
         """Take one step of the pump. Return how many seconds to rest before the next."""
-        with self.settling:
-            step = self._pump.next_step(self._clock(), is_flushing=self._is_flushing())
-        if isinstance(step, Wait):
-            return step.seconds
-        self._send(step.batch)
+        try:
+            with self.settling:
+                step = self._pump.next_step(self._clock(), is_flushing=self._is_flushing())
+            if isinstance(step, Wait):
+                return step.seconds
+            with self._sending:
+                allowed = self._leave_out_denied(step.batch)
+                if allowed is not None:
+                    self._exchange(allowed)
+        finally:
+            self._on_progress()
         return 0.0
 
     def fence(self, seconds: float) -> bool:
@@ -91,32 +94,25 @@ class Sender:
         self._sending.release()
         return True
 
-    def _send(self, batch: Batch) -> None:
-        try:
-            with self._sending:
-                allowed = self._leave_out_denied(batch)
-                if allowed is not None:
-                    self._exchange(allowed)
-        except Exception:
-            self._outbox.release([leased.id for leased in batch.leased], self._clock())
-            raise
-        finally:
-            self._on_progress()
-
     def _leave_out_denied(self, batch: Batch) -> Batch | None:
         """Ask the ledger last of all: what it denies goes, what it cannot answer waits."""
         if self._screen is None:
             return batch
         try:
             allowed = self._screen([leased.entry for leased in batch.leased])
-        except Unavailable:
+        except BaseException as error:  # noqa: BLE001  # foreign; the batch waits
+            if not isinstance(error, Unavailable):
+                self._tell("The ledger failed in a way that is not its own", error)
             with self.settling:
                 self._pump.postpone(batch, self._clock())
             return None
         with self.settling:
-            return self._pump.leave_out_denied(batch, allowed)
+            return self._pump.leave_out_denied(batch, allowed, self._clock())
 
     def _exchange(self, batch: Batch) -> None:
+        with self.settling:
+            if self._pump.let_go_stale(batch, self._clock()):
+                return
         try:
             if self._transport is None:
                 self._transport = self._transport_factory()
@@ -124,7 +120,7 @@ class Sender:
         except Unavailable as error:
             with self.settling:
                 self._pump.fail(batch, error, self._clock())
-        except Exception as error:  # noqa: BLE001  # a foreign failure: the answer counts as lost
+        except BaseException as error:  # noqa: BLE001  # a foreign failure: the answer counts as lost
             self._tell("The transport failed in a way that is not its own", error)
             lost = Unavailable(type(error).__name__, is_sent=True)
             with self.settling:
@@ -133,7 +129,7 @@ class Sender:
             with self.settling:
                 self._pump.receive(batch, reply, self._clock())
 
-    def _tell(self, text: str, error: Exception) -> None:
+    def _tell(self, text: str, error: BaseException) -> None:
         if not self._has_told:
             self._has_told = True
             # Only the type: the text of a foreign error may quote a property.

@@ -1,21 +1,35 @@
 """Move what was submitted into the outbox. The network has no part in it and cannot delay it.
 
+What a journal holds stays there until the outbox has it; what only memory holds is lost with a
+storage that fails.
+
 Nothing that the app's or a storage's code raises may end the thread, not even what Python lets pass
 by `except Exception` (SystemExit, CancelledError, gevent's Timeout): nothing would be stored again.
 """
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
+from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Entry, Stop
 
 from .counters import Counters
-from .outbox.base import Outbox
+from .journal import Group, Journal
+from .journals import Journals
+from .lanes import remaining
+from .mover import Mover
+from .outbox.base import Outbox, PutResult, Ticket
 
 LINGER_SECONDS: Final = 0.005  # gathers a burst in one round; still stored "within 10 ms"
+
+TALLY_SECONDS: Final = 1.0  # between two tellings of what was counted before the outbox
+IDLE_SECONDS: Final = 10.0  # until what was only refused is told, too
 
 T = TypeVar("T")
 
@@ -65,6 +79,23 @@ class Intake(Generic[T]):
         return taken
 
 
+@dataclass(frozen=True, slots=True)
+class Shelf(Generic[T]):
+    """The journals that a storer empties.
+
+    Attributes:
+        journals: All of the project's.
+        journal: This process's own; None if it keeps none, or could not make it.
+        unpack: Makes an item of what a record holds; any exception if it is none.
+        reopen: Tries again to make the own one; None without success.
+    """
+
+    journals: Journals
+    journal: Journal | None
+    unpack: Callable[[bytes], T | Stop]
+    reopen: Callable[[], Journal | None]
+
+
 class Storer(Generic[T]):
     """Render what was submitted and put it into the outbox, in order.
 
@@ -76,6 +107,10 @@ class Storer(Generic[T]):
         counters: Where the outcome is counted.
         clock: Answers seconds since the epoch.
         on_stored: Called after each round.
+        shelf: The journals to move, if there may be any.
+
+    Attributes:
+        stored_at: Seconds since the epoch when the outbox last took something; None before.
     """
 
     def __init__(
@@ -87,7 +122,9 @@ class Storer(Generic[T]):
         counters: Counters,
         clock: Callable[[], float],
         on_stored: Callable[[], None],
+        shelf: Shelf[T] | None = None,
     ) -> None:
+        self.stored_at: float | None = None
         self._intake = intake
         self._outbox = outbox
         self._render = render
@@ -95,36 +132,124 @@ class Storer(Generic[T]):
         self._clock = clock
         self._on_stored = on_stored
         self._told: set[str] = set()
+        self._tallied_at = -math.inf
+        self._mover = None if shelf is None else self._make_mover(shelf)
+        self._rendered: tuple[Ticket, list[Entry]] | None = None
 
     def run(self, stopping: threading.Event) -> None:
         """Store until `stopping` is set, and then what is left."""
         while not stopping.is_set():
-            self._intake.wake.wait()
+            self._intake.wake.wait(IDLE_SECONDS if self._mover is None else self._mover.patience())
             stopping.wait(LINGER_SECONDS)
             self._intake.wake.clear()
             self.store()
+            if not remaining(TALLY_SECONDS, self._tallied_at, self._clock()):
+                self.tally()
+        self.end()
+
+    def end(self) -> None:
+        """Store what is left; what the outbox does not take stays in its journal."""
         self.store()
+        self.tally()
+        if self._mover is not None:
+            self._mover.end()
+
+    def tally(self) -> None:
+        """Tell the outbox what was counted before it."""
+        try:
+            self._counters.tell(self._outbox.tally)
+        except BaseException as error:  # noqa: BLE001  # foreign storage; told again later
+            self._tell("tally", "The outbox did not take what was counted", error)
+        self._tallied_at = self._clock()
+
+    def hurry(self) -> None:
+        """Let nothing that the outbox has stay in the journal after the next round."""
+        if self._mover is not None:
+            self._mover.is_hurried = True
 
     def store(self) -> None:
         """Store everything that was submitted before this call."""
         with self._intake.storing:
             taken = self._intake.take()
+            is_moved = self._move(is_flushing=any(isinstance(item, Mark) for item, _ in taken))
             # Stops first: between a put and its forget, a sender could take what was put. What
             # was tracked before a stop is refused by its mark, what came later is not concerned.
             for item, _ in taken:
                 if isinstance(item, Stop):
                     self._forget(item)
-            self._store_taken(taken)
+            self._store_taken(taken, is_moved=is_moved)
         self._on_stored()
 
-    def _store_taken(self, taken: Sequence[tuple[T | Stop | Mark, int]]) -> None:
+    def _move(self, *, is_flushing: bool) -> bool:
+        """Move what journals hold. Return whether the outbox has it."""
+        mover = self._mover
+        if mover is None:
+            return True
+        is_moved = mover.move(is_flushing=is_flushing)
+        if mover.journal is not None:
+            self._intake.messages = mover.journal.waiting
+        return is_moved
+
+    def _make_mover(self, shelf: Shelf[T]) -> Mover:
+        def store(group: Group) -> bool:
+            return self._store_group(group, shelf.unpack)
+
+        return Mover(
+            shelf.journals,
+            shelf.journal,
+            store=store,
+            clock=self._clock,
+            reopen=shelf.reopen,
+            on_deleted=partial(self._counters.count, "journal_failed"),
+        )
+
+    def _store_group(self, group: Group, unpack: Callable[[bytes], T | Stop]) -> bool:
+        """Put what a journal holds. Return whether the outbox has it, or nobody ever will."""
+        try:
+            if self._rendered is None or self._rendered[0] != group.ticket:
+                self._rendered = (group.ticket, self._render_group(group, unpack))
+            result = self._outbox.put(self._rendered[1], self._clock(), group.ticket)
+        except OutboxUnavailable as error:
+            self._tell("unmoved", "The outbox does not store; events stay in the journal", error)
+            return False
+        except BaseException as error:  # noqa: BLE001  # a bug, and no waiting mends it
+            self._lose(sum(record.messages for record in group.records), error)
+        else:
+            self._count(result)
+        self._rendered = None
+        return True
+
+    def _render_group(self, group: Group, unpack: Callable[[bytes], T | Stop]) -> list[Entry]:
+        """Forget what a group stops, and render the rest.
+
+        Raises:
+            OutboxUnavailable: A stop could not be stored.
+        """
+        items: list[tuple[T, int]] = []
+        for record in group.records:
+            try:
+                item = unpack(record.body)
+            except Exception as error:  # noqa: BLE001  # drops and counts this item, no other
+                self._give_up(record.messages, error)
+                continue
+            if isinstance(item, Stop):
+                self._forget_or_raise(item)
+                self.hurry()
+            else:
+                items.append((item, record.messages))
+        return [entry for item, count in items for entry in self._entries_of(item, count)]
+
+    def _store_taken(self, taken: Sequence[tuple[T | Stop | Mark, int]], *, is_moved: bool) -> None:
         entries: list[Entry] = []
         count = 0
         for item, item_count in taken:
             if isinstance(item, Mark):
                 self._put(entries, count)
                 entries, count = [], 0
-                item.set()
+                if is_moved:
+                    item.set()
+                else:  # whoever waits for it waits for the journal, too
+                    self._intake.items.append((item, 0))
             elif not isinstance(item, Stop):
                 entries.extend(self._entries_of(item, item_count))
                 count += item_count
@@ -134,37 +259,54 @@ class Storer(Generic[T]):
         try:
             entries = self._render(item)
         except BaseException as error:  # noqa: BLE001  # drops and counts this item, no other
-            self._counters.count("accepted", count)
-            self._counters.count("dropped", count, "unrenderable")
-            text = "A hand-over could not be rendered; its events are dropped"
-            self._tell("unrenderable", text, error)
+            self._give_up(count, error)
             return ()
-        # More than was announced is accepted, too; what is left out, `render` has counted.
-        self._counters.count("accepted", max(count, _count_messages(entries)))
+        # What is left out, `render` has counted; what is put, the outbox counts.
+        if left_out := max(0, count - _count_messages(entries)):
+            self._counters.count("accepted", left_out)
         return entries
 
     def _put(self, entries: Sequence[Entry], count: int) -> None:
         """Put entries that were submitted as `count` messages, and count what became of them."""
+        if not entries:
+            self._intake.in_hand -= count
+            return
         try:
             result = self._outbox.put(entries, self._clock())
         except BaseException as error:  # noqa: BLE001  # foreign storage; dropped and counted
-            self._counters.count("dropped", _count_messages(entries), "unstored")
-            self._tell("unstored", "The outbox did not store; events are dropped", error)
+            self._lose(_count_messages(entries), error)
         else:
-            self._counters.count("dropped", result.stopped, "stopped")
-            self._counters.count("dropped", result.overflowed, "overflow")
-            if result.overflowed:
-                self._tell("overflow", "The outbox is full; the newest events are dropped")
+            self._count(result)
         self._intake.in_hand -= count
+
+    def _count(self, result: PutResult) -> None:
+        self.stored_at = self._clock()
+        self._counters.echo("accepted", result.stored + result.stopped + result.overflowed)
+        self._counters.echo("dropped", result.stopped, "stopped")
+        self._counters.echo("dropped", result.overflowed, "overflow")
+        if result.overflowed:
+            self._tell("overflow", "The outbox is full; the newest events are dropped")
+
+    def _lose(self, messages: int, error: BaseException) -> None:
+        self._counters.count("accepted", messages)
+        self._counters.count("dropped", messages, "unstored")
+        self._tell("unstored", "The outbox did not store; events are dropped", error)
+
+    def _give_up(self, count: int, error: BaseException) -> None:
+        self._counters.count("accepted", count)
+        self._counters.count("dropped", count, "unrenderable")
+        text = "A hand-over could not be rendered; its events are dropped"
+        self._tell("unrenderable", text, error)
+
+    def _forget_or_raise(self, item: Stop) -> None:
+        self._counters.echo("dropped", self._outbox.forget(item.keys, item.at), "stopped")
 
     def _forget(self, item: Stop) -> None:
         try:
-            forgotten = self._outbox.forget(item.keys, item.at)
+            self._forget_or_raise(item)
         except BaseException as error:  # noqa: BLE001  # foreign storage; the loss is said
             self._counters.count("stop_lost")
             self._tell("stop", "The outbox did not forget a visitor who denied", error)
-        else:
-            self._counters.count("dropped", forgotten, "stopped")
 
     def _tell(self, problem: str, text: str, error: BaseException | None = None) -> None:
         if problem not in self._told:

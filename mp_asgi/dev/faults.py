@@ -5,7 +5,11 @@ from enum import Enum
 
 
 class Fault(Enum):
-    """A way to misbehave. The value is its name over HTTP."""
+    """A way to misbehave. The value is its name over HTTP.
+
+    What ends a connection at another place than between two parts of a body needs
+    `mp_asgi.dev.run_in_thread`.
+    """
 
     UNAVAILABLE = "unavailable"  # 503 in plain text, as the proxy before Mixpanel does
     RATE_LIMITED = "rate_limited"  # 429
@@ -16,11 +20,19 @@ class Fault(Enum):
     DROP = "drop"  # kept, and the answer is cut off
     REFUSE = "refuse"  # not kept, and the answer is cut off
     GARBAGE = "garbage"  # 200 with HTML, as a captive portal does; not kept
+    CUT_HEADERS = "cut_headers"  # kept, and the answer ends within its headers
+    HANG_UP = "hang_up"  # kept, and the connection ends without an answer
+    RESET = "reset"  # not kept: the connection is reset before the body was read
+    HANG = "hang"  # not kept, and no answer ever comes
+    DRIP = "drip"  # kept, and the answer comes byte by byte
 
     @property
     def keeps_messages(self) -> bool:
         """Whether the messages count although the client cannot know."""
-        return self in {Fault.SLOW, Fault.DROP}
+        return self in _KEEPING
+
+
+_KEEPING = frozenset({Fault.SLOW, Fault.DROP, Fault.CUT_HEADERS, Fault.HANG_UP, Fault.DRIP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +42,7 @@ class Misbehaviour:
     Attributes:
         times: How many requests it is for; None without an end.
         endpoint: The path it is for, as in `/import`; empty for all.
-        seconds: How late a `SLOW` answer comes.
+        seconds: How late a `SLOW` answer comes, or how long a `DRIP` takes.
         retry_after: Seconds in a `Retry-After` header of `RATE_LIMITED`; None without one.
     """
 

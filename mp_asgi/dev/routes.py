@@ -3,13 +3,13 @@
 import base64
 import ipaddress
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .faults import Fault
+from .misconduct import misbehave
 from .privacy import DELETIONS, RETRIEVALS
 from .records import Accepted, Received, Rejected
 from .replies import Reply, json_reply, text_reply
@@ -54,6 +55,7 @@ def build_app(standin: "StandIn") -> ASGIApp:
         Route("/", partial(_page, PAGE.read_text(encoding="utf-8"))),
         Route("/_mp/{view}", partial(_view, standin), methods=["GET"]),
         Route("/_mp/misbehave", partial(_misbehave, standin), methods=["PUT"]),
+        Route("/_mp/misbehave", partial(_behave, standin), methods=["DELETE"]),
         Route("/_mp/jobs/advance", partial(_advance, standin), methods=["POST"]),
         Route("/_mp/reset", partial(_reset, standin), methods=["POST"]),
     ]
@@ -97,38 +99,19 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _ingest(standin: "StandIn", request: Request) -> Response:
+    path = request.url.path.rstrip("/")
+    order = standin.take_order(path)
     wire = WireRequest(
         method=request.method,
-        path=request.url.path.rstrip("/"),
+        path=path,
         query=request.url.query,
         headers=dict(request.headers),
-        body=await request.body(),
+        body=b"" if order and order.fault is Fault.RESET else await request.body(),
     )
-    reply, order = standin.answer(wire, tuple(request.headers.items()))
-    if order and order.fault in {Fault.DROP, Fault.REFUSE}:
-        return _CutOff()
-    if order and order.fault is Fault.SLOW:
-        await _wait_or_hang_up(request, order.seconds)
-    return _respond(reply)
-
-
-async def _wait_or_hang_up(request: Request, seconds: float) -> None:
-    # A client that gives up must not keep the server from stopping.
-    with anyio.move_on_after(seconds):
-        while (await request.receive())["type"] != "http.disconnect":
-            continue
-
-
-class _CutOff(Response):
-    """Promise more than is sent, so that the server has to close the connection."""
-
-    # typing.override needs Python 3.12.
-    async def __call__(  # type: ignore[explicit-override]
-        self, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"64")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b'{"code":', "more_body": True})
+    reply = standin.answer(wire, tuple(request.headers.items()), order)
+    date = formatdate(standin.clock(), usegmt=True)
+    response = _respond(replace(reply, headers={**reply.headers, "Date": date}))
+    return response if order is None else await misbehave(order, request, response)
 
 
 async def _view(standin: "StandIn", request: Request) -> Response:
@@ -198,6 +181,11 @@ def _check_order(times: object, order: dict[str, Any]) -> None:
         raise TypeError(order)
     if not 0 <= float(order.get("seconds", 0)) <= 3_600:  # noqa: PLR2004 - an hour
         raise ValueError(order)
+
+
+async def _behave(standin: "StandIn", request: Request) -> Response:
+    standin.behave()
+    return _respond(json_reply(200, {"ok": True}))
 
 
 async def _advance(standin: "StandIn", request: Request) -> Response:

@@ -1,17 +1,22 @@
 """Run an app on loopback in a thread, for tests and the demo."""
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .misconduct import CONNECTION
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HOST = "127.0.0.1"
 START_SECONDS = 10.0
@@ -24,21 +29,25 @@ class Address:
     """Where a server listens."""
 
     port: int
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
         """Scheme and authority, without a trailing slash."""
-        return f"http://{HOST}:{self.port}"
+        return f"{self.scheme}://{HOST}:{self.port}"
 
 
 @contextmanager
-def run_in_thread(app: ASGIApp, port: int = 0, *, log_level: str = "critical") -> Iterator[Address]:
+def run_in_thread(
+    app: ASGIApp, port: int = 0, *, log_level: str = "critical", certificate: Path | None = None
+) -> Iterator[Address]:
     """Serve an ASGI app with uvicorn while the context is open; port 0 takes a free one.
 
     Args:
         app: What to serve.
         port: On loopback.
         log_level: uvicorn's. To it a cut-off answer is an error, while the stand-in was told to.
+        certificate: PEM file with a chain and its key, to speak TLS; None for plain HTTP.
 
     Raises:
         ImportError: uvicorn is missing.
@@ -55,14 +64,17 @@ def run_in_thread(app: ASGIApp, port: int = 0, *, log_level: str = "critical") -
         log_level=log_level,
         log_config=None,
         access_log=False,
+        date_header=False,  # the stand-in says what its own clock says
         timeout_graceful_shutdown=1,
+        http=_make_protocol(),
+        ssl_certfile=certificate,
     )
     server = uvicorn.Server(config)
     with _listen(port) as listener:
         thread = _Thread(lambda: server.run(sockets=[listener]))
         try:
             thread.wait_until(lambda: server.started)
-            yield Address(listener.getsockname()[1])
+            yield Address(listener.getsockname()[1], "https" if certificate else "http")
         finally:
             server.should_exit = True
             thread.join(STOP_SECONDS)
@@ -100,6 +112,27 @@ def run_wsgi_in_thread(app: "WSGIApplication", port: int = 0) -> Iterator[Addres
             server.shutdown()
             thread.join(STOP_SECONDS)
             server.server_close()
+
+
+def _make_protocol() -> "type[H11Protocol]":
+    """Make uvicorn's HTTP/1.1 tell the app its connection, so that a fault can end it."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415 - an extra
+
+    class Protocol(H11Protocol):
+        # typing.override needs Python 3.12; uvicorn narrows asyncio's type, too.
+        def connection_made(  # type: ignore[explicit-override, override]
+            self, transport: asyncio.Transport
+        ) -> None:
+            super().connection_made(transport)
+            app = self.app
+
+            async def app_with_connection(scope: Scope, receive: Receive, send: Send) -> None:
+                scope[CONNECTION] = transport
+                await app(scope, receive, send)
+
+            self.app = app_with_connection
+
+    return Protocol
 
 
 class _Thread:

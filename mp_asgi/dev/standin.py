@@ -34,7 +34,7 @@ class StandIn:
     Args:
         token: The only project token that `/import` believes; any if empty.
         mode: How the project merges IDs, which decides what an event must carry and who is who.
-        clock: Seconds since the epoch; decides about old and future events.
+        clock: Seconds since the epoch; decides about old and future events, and is told in `Date`.
         max_bytes: Largest request, as sent and uncompressed.
         oauth_token: The only bearer token that the GDPR API believes; any if empty.
 
@@ -138,7 +138,7 @@ class StandIn:
             fault: What to do.
             times: For how many requests; None without an end.
             endpoint: Only on this path, as in `/import`; on all if empty.
-            seconds: How late a slow answer comes.
+            seconds: How late a slow answer comes, or how long one takes that drips.
             retry_after: Seconds that a 429 tells to wait.
         """
         path = "/" + endpoint.strip("/") if endpoint else ""
@@ -172,12 +172,18 @@ class StandIn:
             raise TimeoutError(f"{message} Rejected: {[r.reason for r in self.rejected]}.")
         return self.events
 
-    def answer(
-        self, request: WireRequest, headers: tuple[tuple[str, str], ...]
-    ) -> tuple[Reply, Misbehaviour | None]:
-        """Judge one request and keep it. Return the answer, and the fault that changes it."""
+    def take_order(self, path: str) -> Misbehaviour | None:
+        """Answer how to treat the next request for a path, and count that order down."""
         with self._lock:
-            order = self._orders.take(request.path)
+            return self._orders.take(path)
+
+    def answer(
+        self,
+        request: WireRequest,
+        headers: tuple[tuple[str, str], ...],
+        order: Misbehaviour | None = None,
+    ) -> Reply:
+        """Judge one request, keep it as the order says, and answer the reply."""
         failing = order if order is not None and not order.fault.keeps_messages else None
         reply, messages, judged = self._reply_to(request, failing)
         received = Received(
@@ -197,7 +203,7 @@ class StandIn:
             if problem is not None
         ]
         self.records.add(received, accepted, rejected, now=self.clock())
-        return reply, order
+        return reply
 
     def _register(self) -> Register:
         return Register(self.events, self.mode)

@@ -46,7 +46,13 @@ async def _serve(mount: Mount, scope: Scope, receive: Receive, send: Send) -> No
     body = await _read_body(scope, receive, mount.max_body_bytes(path))
     query = scope.get("query_string") or b""
     request = Request(scope["method"], path, _header_reader(scope), body, query)
-    response = mount.answer(request, get_tracker(scope))
+    tracker = get_tracker(scope)
+    if mount.waits(path):
+        import anyio.to_thread  # noqa: PLC0415  # only operators need it
+
+        response = await anyio.to_thread.run_sync(mount.answer, request, tracker)
+    else:
+        response = mount.answer(request, tracker)
     headers = [*response.headers]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body()})

@@ -17,6 +17,7 @@ from .browser_wire import MAX_BATCH_BYTES
 from .first_party import FirstParty
 from .identity import agree_on_ids
 from .message import MAX_BODY_BYTES, PRIVATE, Answer, Headers, Request, Response, render, say
+from .metrics import Reports
 from .notices import Notices
 from .posted import Posted, Refusal, read_posted, refuse
 from .script import Script
@@ -35,8 +36,8 @@ class Mount:
     """The endpoints of one site.
 
     Args:
-        settings: `mount`, `gpc_since`, `first_party`, `adopt_browser_id` and `share_id` say which
-            there are.
+        settings: `mount`, `gpc_since`, `first_party`, `adopt_browser_id`, `share_id` and
+            `metrics_token` say which there are.
 
     Raises:
         SettingsError: A text of `notice` is missing or wrong.
@@ -50,9 +51,11 @@ class Mount:
         self._under = (f"{settings.mount}/",) if settings.mount else ()
         self._gpc_path = GPC_PATH if settings.gpc_since else None
         self._batches = FirstParty(settings).routes if settings.first_party else {}
+        self._reports = Reports(settings)
         is_hybrid = settings.adopt_browser_id or settings.share_id
         self._routes: Mapping[str, Mapping[str, Answer]] = {
             **self._batches,
+            **self._reports.routes,
             **({f"{settings.mount}/identity": {"POST": agree_on_ids}} if is_hybrid else {}),
             f"{settings.mount}/consent": {**_reads(self._tell_state), "POST": self._decide},
             f"{settings.mount}/banner.js": _script("banner.js", self._values()),
@@ -72,6 +75,10 @@ class Mount:
     def max_body_bytes(self, path: str) -> int:
         """Answer how many bytes a body for a path of ours may have; a door reads one more."""
         return MAX_BATCH_BYTES if path in self._batches else MAX_BODY_BYTES
+
+    def waits(self, path: str) -> bool:
+        """Whether the answer for a path waits for a storage, so that no event loop may give it."""
+        return path in self._reports.routes
 
     def answer(self, request: Request, tracker: Tracker) -> Response:
         """Answer a request for a path of ours."""

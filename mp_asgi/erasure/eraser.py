@@ -29,6 +29,10 @@ NOT_ASKED: Final = (
     "Mixpanel was not asked: MIXPANEL_OAUTH_TOKEN is not set. Create a token as a project owner or "
     "admin (Mixpanel: Settings → Data & Privacy), set it and run this again."
 )
+NOT_PURGED: Final = (
+    "Not everything that waits of these people is deleted, so Mixpanel was not asked. Run this "
+    "again once the outbox can be used."
+)
 _LOST: Final = (
     "Mixpanel lost a job about people whose IDs are not known here any more. Name them all again, "
     "or ask for their deletion in Mixpanel, with the IDs of a receipt that reveals them."
@@ -60,7 +64,8 @@ class Eraser:
         api: Mixpanel's; None without an OAuth token.
         fence: Returns when no send that began before the call is under way; None where that
             cannot be known.
-        purge: Forgets what waits in the outbox; None if it is out of reach.
+        purge: Forgets what waits in the outbox; None if it is out of reach. What it raises is a
+            problem of the receipt.
         clock: Seconds since the epoch.
         save: Given the receipt after every step, so that what was done is known whatever happens.
         report: Told of progress.
@@ -102,7 +107,8 @@ class Eraser:
         """Erase these people as far as it can be done now; the receipt tells how far that is.
 
         Mixpanel takes up to 30 days. Called again with the receipt, this asks how the jobs ended,
-        repeats those that failed, and clears the ledger when all have succeeded.
+        repeats those that failed, and clears the ledger when all have succeeded. Mixpanel is not
+        asked before the outbox, if it is within reach, has forgotten them.
 
         Args:
             people: Users, whose devices are found, and devices.
@@ -119,6 +125,8 @@ class Eraser:
         elif not {person.key for person in people} <= {key for _, key in receipt.named}:
             raise UnusableReceipt("The receipt is about other people. Name another file.")
         everybody, receipt = self._stop_everybody(people, receipt, reveals=reveals)
+        if receipt.problems:
+            return receipt
         receipt = self._ask_mixpanel(everybody, receipt)
         return self._clear_ledger(receipt)
 
@@ -144,7 +152,8 @@ class Eraser:
     def _stop_tracking(self, receipt: Receipt) -> Receipt:
         if self._ledger is None:
             # No tombstone keeps sends from starting: what waits goes first, then who is under way.
-            return self._pass_fence(self._purge_outbox(receipt))
+            receipt = self._purge_outbox(receipt)
+            return receipt if receipt.problems else self._pass_fence(receipt)
         if receipt.entombed_at is None:
             for part in _divide(receipt.named):
                 self._ledger.append([_entomb(named, receipt.started_at) for named in part])
@@ -160,7 +169,11 @@ class Eraser:
     def _purge_outbox(self, receipt: Receipt) -> Receipt:
         if self._purge is None or receipt.purged_at is not None:
             return receipt
-        purged = self._purge([key for _, key in receipt.named], receipt.started_at)
+        try:
+            purged = self._purge([key for _, key in receipt.named], receipt.started_at)
+        except MixpanelASGIError as error:
+            # Mixpanel would delete them, and what waits would bring them back.
+            return self._keep(receipt, problems=(f"{error} {NOT_PURGED}",))
         return self._keep(receipt, purged=receipt.purged + purged, purged_at=self._clock())
 
     def _ask_mixpanel(self, everybody: Sequence[Person], receipt: Receipt) -> Receipt:

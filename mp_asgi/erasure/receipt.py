@@ -17,9 +17,8 @@ from .jobs import Compliance, Job, JobState, JobStatus
 VERSION: Final = 1
 
 NOT_STOPPED: Final = (
-    "There is no tombstone, so nothing stops these people from being tracked again, not even what "
-    "waits for delivery now. That takes a ledger, which also knows their devices: set "
-    "MP_ASGI_LEDGER."
+    "There is no tombstone, so nothing stops these people from being tracked again. That takes a "
+    "ledger, which also knows their devices: set MP_ASGI_LEDGER."
 )
 NOT_CLEARED: Final = (
     "The ledger still holds their records and links, so that Mixpanel can be told again if it "

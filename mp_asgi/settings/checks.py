@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import Field, fields
 from datetime import date
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from .foreign_cookies import is_of_mixpanel_browser, is_session
+from .outbox_place import OutboxKind, OutboxPlace
 from .parsing import PolicyVersion, parse_names
 from .shapes import find_shape_problem
 
@@ -38,7 +40,7 @@ _CHOICES: Final[Mapping[str, Sequence[str]]] = {
     "cookieless": ("off", "daily"),
     "cookie_secure": ("auto", "on", "off"),
     "cookie_samesite": ("Lax", "Strict", "None"),
-    "outbox": ("memory",),
+    "durability": ("relaxed", "strict"),
 }
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "login_max_age": (1, COOKIE_MAX_AGE),
@@ -47,6 +49,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "outbox_max_bytes": (1_000_000, 100_000_000_000),
     "flush_interval": (0.01, 3_600),
     "batch_size": (1, 2_000),
+    "outbox_max_age": (60, 400 * 86_400),
     "retry_budget": (1, 30 * 86_400),
     "close_timeout": (0, 600),
 }
@@ -83,7 +86,9 @@ class _Problems:
         self._check_proxies()
         self._check_region()
         self._check_ledger()
+        self._check_outbox()
         self._check_mount()
+        self._check_metrics()
         self._check_adopted()
         self._check_first_party()
         self._check_pages()
@@ -92,7 +97,11 @@ class _Problems:
         """Tell what is wrong with a field, given the other fields that it depends on."""
         item = self.settings.__dataclass_fields__[name]
         value = getattr(self.settings, name)
-        shown = "not usable" if item.metadata["secret"] else repr(value)
+        # A URL with a user or a query may hold a password, wherever it was meant for.
+        is_secret = item.metadata["secret"] or (
+            name == "api_host" and re.search("[@?]", str(value))
+        )
+        shown = "not usable" if is_secret else repr(value)
         self._say(f"{variable_names(item)[0]} ({name}) is {shown}. {remedy}", name, *others)
 
     def _say(self, problem: str, *names: str) -> None:
@@ -242,6 +251,32 @@ class _Problems:
         if settings.consent_scope == "account" and not settings.ledger:
             remedy = "Accounts are kept in the ledger; set MP_ASGI_LEDGER, too."
             self._add("consent_scope", remedy, "ledger")
+
+    def _check_outbox(self) -> None:
+        settings = self.settings
+        try:
+            kind = OutboxPlace.parse(settings.outbox).kind
+        except ValueError as error:
+            self._add("outbox", str(error))
+            return
+        if kind is OutboxKind.REDIS and find_spec("redis") is None:
+            self._add("outbox", 'Redis needs an extra: pip install "mp-asgi[redis]".')
+        if kind is OutboxKind.MEMORY and settings.durability == "strict":
+            remedy = "Memory is gone with the process; use MP_ASGI_OUTBOX=sqlite, or relaxed."
+            self._add("durability", remedy, "outbox")
+        if settings.outbox_max_age < settings.retry_budget <= _RANGES["retry_budget"][1]:
+            remedy = "It is shorter than MP_ASGI_RETRY_BUDGET; use at least as much."
+            self._add("outbox_max_age", remedy, "retry_budget")
+
+    def _check_metrics(self) -> None:
+        settings = self.settings
+        if not settings.metrics_token:
+            return
+        if not re.fullmatch(r"[!-~]{16,}", settings.metrics_token):
+            self._add("metrics_token", "Use at least 16 characters, as `mp-asgi secret` prints.")
+        if not settings.mount:
+            remedy = "The endpoints are under the mount; set MP_ASGI_MOUNT, too."
+            self._add("metrics_token", remedy, "mount")
 
     def _check_mount(self) -> None:
         settings = self.settings

@@ -13,6 +13,7 @@ from mp_asgi.readers import Reader, make_readers, parse_readers
 
 from .checks import find_problems, variable_names
 from .environment import read_variables
+from .outbox_place import OutboxPlace
 from .parsing import (
     PolicyVersion,
     parse_bool,
@@ -322,9 +323,21 @@ class Settings:
         "`Forwarded` are believed.",
         parse_list,
     )
-    outbox: Literal["memory"] = _setting(
-        "memory",
-        "Where accepted events wait for delivery: `memory`.",
+    outbox: str = _setting(
+        "sqlite",
+        "Where accepted events wait for delivery: `sqlite` (a file in the state directory), "
+        "`sqlite:///path`, `redis://…`, `rediss://…` or `memory` (docs/reliability.md).",
+        is_secret=True,
+    )
+    state_directory: str = _setting(
+        "",
+        "Directory of the outbox's files. Empty: `$STATE_DIRECTORY` (systemd), "
+        "`$XDG_STATE_HOME/mp-asgi` or `~/.local/state/mp-asgi`.",
+    )
+    durability: Literal["relaxed", "strict"] = _setting(
+        "relaxed",
+        "`relaxed`: events are stored within milliseconds after they are tracked. `strict`: before "
+        "the response starts (docs/reliability.md).",
     )
     outbox_max_messages: int = _setting(
         100_000,
@@ -336,6 +349,11 @@ class Settings:
         "How many bytes may wait.",
         parse_int,
     )
+    outbox_max_age: float = _setting(
+        30 * 86_400.0,
+        "How long anything is kept, waiting or as a dead letter.",
+        parse_seconds,
+    )
     flush_interval: float = _setting(
         5.0,
         "How long events gather before they are sent; a full batch leaves at once.",
@@ -344,13 +362,26 @@ class Settings:
     batch_size: int = _setting(2_000, "Messages in a request to Mixpanel, at most 2000.", parse_int)
     retry_budget: float = _setting(
         72 * 3_600.0,
-        "How long delivery is tried before a message is buried; also how long a stop mark holds.",
+        "How long a message is tried, about once a minute, before it is buried; also how long a "
+        "stop mark holds.",
         parse_seconds,
     )
     close_timeout: float = _setting(
         2.5,
         "How long a shutdown waits for delivery.",
         parse_seconds,
+    )
+    flush_on_response: bool = _setting(
+        False,
+        "Deliver before a request ends, for hosts on which nothing runs after the answer, such as "
+        "AWS Lambda.",
+        parse_bool,
+    )
+    metrics_token: str = _setting(
+        "",
+        "Bearer token under which `{mount}/metrics` and `{mount}/health` answer; at least 16 "
+        "characters. Off when empty.",
+        is_secret=True,
     )
     strict: bool = _setting(
         False,
@@ -458,6 +489,11 @@ class Settings:
             return HOSTS[self.region]
         host = self.api_host.removesuffix("/")
         return host if "://" in host else f"https://{host}"
+
+    @property
+    def outbox_place(self) -> OutboxPlace:
+        """Where events wait, from `outbox`."""
+        return OutboxPlace.parse(self.outbox)
 
     @property
     def readers(self) -> tuple[Reader, ...]:

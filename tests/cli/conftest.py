@@ -1,11 +1,15 @@
-"""An office for the commands about people, on a stand-in and a ledger of its own."""
+"""An office for the commands about people, on a stand-in and a ledger of its own; and a depot for
+those about the outbox.
+"""
 
 from collections.abc import Iterator
 
 import pytest
+from redis import Redis
 
 from mp_asgi.dev import StandIn, run_in_thread
 from mp_asgi.dev.server import Address
+from tests.cli.depot import Depot
 from tests.cli.people import LEDGER_KEY, OAUTH, TOKEN, Office
 from tests.support import FakeClock
 
@@ -38,3 +42,37 @@ def office(served, tmp_path, monkeypatch, capsys) -> Iterator[Office]:
 def without_ledger(office, monkeypatch) -> None:
     monkeypatch.delenv("MP_ASGI_LEDGER")
     monkeypatch.delenv("MP_ASGI_LEDGER_KEYS")
+
+
+@pytest.fixture(scope="module")
+def mixpanel() -> Iterator[tuple[StandIn, Address]]:
+    standin = StandIn(TOKEN)
+    with run_in_thread(standin) as server:
+        yield standin, server
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory) -> Iterator[str]:
+    from tests.redis_server import RedisServer
+
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def depot(request, mixpanel, tmp_path, monkeypatch, capsys) -> Iterator[Depot]:
+    standin, server = mixpanel
+    standin.reset()
+    if getattr(request, "param", "sqlite") == "redis":
+        url = request.getfixturevalue("redis_url")
+        Redis.from_url(url).flushall()
+        monkeypatch.setenv("MP_ASGI_OUTBOX", url)
+    monkeypatch.setenv("MIXPANEL_TOKEN", TOKEN)
+    monkeypatch.setenv("MIXPANEL_API_HOST", server.url)
+    monkeypatch.setenv("MP_ASGI_SECRET_KEYS", "k" * 32)
+    monkeypatch.setenv("MP_ASGI_CLOSE_TIMEOUT", "0.5")
+    depot = Depot(standin, tmp_path, capsys)
+    yield depot
+    depot.outbox.close()

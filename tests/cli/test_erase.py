@@ -9,15 +9,16 @@ import sys
 import pytest
 
 from mp_asgi.cli import main
+from mp_asgi.delivery.outbox.sqlite import SQLiteOutbox
 from mp_asgi.dev import Fault
 from mp_asgi.erasure.desk import POLL_SECONDS
-from mp_asgi.erasure.eraser import SEND_SECONDS
+from mp_asgi.erasure.eraser import NOT_PURGED, SEND_SECONDS
 from mp_asgi.erasure.receipt import NOT_CLEARED
 from mp_asgi.events import ActState, Link
 from mp_asgi.ledger import LedgerUnavailable
 from mp_asgi.wire import KeyMaker
 from tests.cli.people import DEVICE, DEVICE_KEY, OAUTH, TOKEN, USER_KEY
-from tests.support import NOW
+from tests.support import NOW, make_entry, make_settings
 
 
 def test_a_user_is_erased_here_and_at_mixpanel(office):
@@ -38,6 +39,66 @@ def test_a_user_is_erased_here_and_at_mixpanel(office):
     ]
     standings = office.ledger.standings([USER_KEY, DEVICE_KEY])
     assert {standing.state for standing in standings.values()} == {ActState.ERASED}
+
+
+def unset_ledger(monkeypatch):
+    for name in ("MP_ASGI_LEDGER", "MP_ASGI_LEDGER_KEYS"):
+        monkeypatch.delenv(name)
+
+
+def put_waiting(office):
+    """Let something of the user wait, as the app does. Answer its outbox."""
+    outbox = SQLiteOutbox(office.path / "outbox.sqlite", make_settings())
+    outbox.put([make_entry("Visited clinic", user=USER_KEY, at=NOW - 1)], NOW)
+    return outbox
+
+
+@pytest.mark.parametrize("has_ledger", [True, False], ids=["ledger", "no-ledger"])
+def test_what_waits_in_the_outbox_is_deleted_and_sends_are_waited_for(
+    office, monkeypatch, has_ledger
+):
+    monkeypatch.setenv("MP_ASGI_OUTBOX", f"sqlite:///{office.path}/outbox.sqlite")
+    if not has_ledger:
+        unset_ledger(monkeypatch)
+    outbox = put_waiting(office)
+    began = office.clock()
+
+    code, out, _ = office.on_file("erase")
+
+    assert code == 0
+    assert "1 message deleted" in out
+    assert office.clock() >= began + SEND_SECONDS
+    assert outbox.stats().totals["dropped", "erased"] == 1
+    assert outbox.stats().depth == 0
+    outbox.close()
+
+
+@pytest.mark.parametrize("has_ledger", [True, False], ids=["ledger", "no-ledger"])
+def test_an_outbox_that_cannot_be_used_is_a_problem_and_mixpanel_is_not_asked(
+    office, monkeypatch, has_ledger
+):
+    (office.path / "outbox.sqlite").mkdir()
+    monkeypatch.setenv("MP_ASGI_OUTBOX", f"sqlite:///{office.path}/outbox.sqlite")
+    if not has_ledger:
+        unset_ledger(monkeypatch)
+
+    code, out, err = office.on_file("erase")
+
+    assert code == 1
+    assert "outbox      not reached" in out
+    assert "is no file" in err
+    assert NOT_PURGED in err
+    assert office.standin.privacy.jobs == []
+
+
+@pytest.mark.parametrize("outbox", ["memory", "sqlite:////nowhere/outbox.sqlite"])
+def test_an_outbox_that_nobody_can_open_is_out_of_reach(office, monkeypatch, outbox):
+    monkeypatch.setenv("MP_ASGI_OUTBOX", outbox)
+
+    code, out, _ = office.on_file("erase")
+
+    assert code == 0
+    assert "out of reach from here; each process drops what it reads a tombstone for" in out
 
 
 def test_a_later_run_with_the_same_receipt_clears_the_ledger_once_mixpanel_is_done(office):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,39 @@ def test_the_module_is_the_command():
     )
 
     assert done.stdout == f"mp-asgi {__version__}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param("secret", id="at the end"),
+        pytest.param("dead list --json", id="an error as JSON"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_sentence(arguments):
+    done = subprocess.run(
+        ["bash", "-c", f"PYTHONUNBUFFERED= {sys.executable} -m mp_asgi {arguments} > /dev/full"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.endswith("mp-asgi: standard output: No space left on device\n")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_an_error_that_cannot_be_written_as_json_is_still_told():
+    command = f"PYTHONUNBUFFERED=1 MIXPANEL_TOKEN= {sys.executable} -m mp_asgi dead list --json"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} > /dev/full"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert "MIXPANEL_TOKEN" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_error():

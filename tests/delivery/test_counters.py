@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from mp_asgi.delivery.counters import Counters, Stats
+from mp_asgi.errors import OutboxUnavailable
 from tests.support import TIMEOUT
 
 
@@ -75,3 +76,49 @@ def test_another_process_starts_from_zero(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
 
     assert counters.snapshot().accepted == 7
+
+
+def test_what_is_told_is_told_once():
+    counters = Counters()
+    counters.count("refused", 2, "no-choice")
+    counters.echo("accepted", 5)  # the outbox knows that
+    told = []
+
+    counters.tell(told.append)
+    counters.tell(told.append)
+
+    assert told == [{("refused", "no-choice"): 2}]
+
+
+def test_what_could_not_be_told_is_told_again():
+    counters = Counters()
+    counters.count("retried", 3)
+    told = []
+
+    def fail(counts):
+        raise OutboxUnavailable("away")
+
+    with pytest.raises(OutboxUnavailable):
+        counters.tell(fail)
+    counters.count("retried", 1)
+    counters.tell(told.append)
+
+    assert told == [{("retried", ""): 4}]
+
+
+def test_two_threads_never_tell_the_same():
+    counters = Counters()
+    counters.count("retried")
+    may_others = []
+
+    counters.tell(lambda _: may_others.append(counters._store().telling.acquire(blocking=False)))
+
+    assert may_others == [False]
+
+
+def test_a_process_counts_its_own_by_reason():
+    counters = Counters()
+    counters.count("dropped", 1, "overflow")
+    counters.echo("accepted", 2)
+
+    assert counters.counts() == {("dropped", "overflow"): 1, ("accepted", ""): 2}

@@ -1,6 +1,6 @@
 import pytest
 
-from mp_asgi.delivery.lanes import Circuit, Lane
+from mp_asgi.delivery.lanes import SET_BACK_SECONDS, Circuit, Lane, remaining
 from mp_asgi.events import MAX_BATCH_BYTES, Endpoint
 from tests.support import NOW
 
@@ -71,3 +71,15 @@ def test_an_alias_always_travels_alone():
     lane.recover()
 
     assert lane.max_messages == lane.most_messages == 1
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        pytest.param(NOW + 0.1, 5.0, id="put-while-the-sender-read-the-clock"),
+        pytest.param(NOW + SET_BACK_SECONDS, 5.0, id="a-second"),
+        pytest.param(NOW + SET_BACK_SECONDS + 0.5, 0.0, id="the-clock-was-set-back"),
+    ],
+)
+def test_two_readings_that_crossed_are_no_clock_set_back(since, expected):
+    assert remaining(5.0, since, NOW) == expected

@@ -1,22 +1,29 @@
 import logging
+from collections import Counter
+from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 
+from mp_asgi.delivery.complaints import MAX_BURIALS
 from mp_asgi.delivery.counters import Counters
+from mp_asgi.delivery.lanes import PROBE_SECONDS
+from mp_asgi.delivery.outbox.base import MAX_UNREPEATABLE
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.delivery.pump import (
+    EXPIRE_SECONDS,
     GATHER_SECONDS,
-    MAX_COMPLAINTS,
+    LEASE_SECONDS,
     MAX_WAIT_SECONDS,
-    PROBE_SECONDS,
+    MIN_POLL_SECONDS,
     Batch,
     Pump,
     Send,
     Wait,
 )
 from mp_asgi.delivery.transport import Reply
-from mp_asgi.errors import Unavailable
+from mp_asgi.errors import OutboxUnavailable, Unavailable
 from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Entry
 from tests.support import NOW, json_reply, make_entry, make_settings, success
 
@@ -58,6 +65,15 @@ class Bench:
         reply = reply or success(batch.endpoint, len(batch.messages))
         self.pump.receive(batch, reply, self.now)
         return names(batch)
+
+    def suffer(self, fault: Reply | Unavailable) -> None:
+        """Send a batch that gets this reply or none; then a minute passes."""
+        batch = self.send()
+        if isinstance(fault, Reply):
+            self.pump.receive(batch, fault, self.now)
+        else:
+            self.pump.fail(batch, fault, self.now)
+        self.now += 60
 
     def drain(self, bad: str, reply: Reply) -> list[list[str]]:
         """Send until nothing waits; every batch with the bad message is refused."""
@@ -195,14 +211,16 @@ def test_a_400_buries_exactly_what_it_names():
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "reply"),
+    ("endpoint", "reply", "kept"),
     [
-        pytest.param(Endpoint.EVENTS, REFUSED, id="unreadable-400"),
-        pytest.param(PEOPLE, PROFILE_REFUSED, id="status-zero"),
+        pytest.param(
+            Endpoint.EVENTS, REFUSED, "status 400, not Mixpanel's: 2 bytes", id="unreadable-400"
+        ),
+        pytest.param(PEOPLE, PROFILE_REFUSED, "$token, missing or empty", id="status-zero"),
     ],
 )
 @pytest.mark.parametrize("bad", list("aehi"))
-def test_a_refusal_without_a_culprit_is_halved_down_to_it(endpoint, reply, bad):
+def test_a_refusal_without_a_culprit_is_halved_down_to_it(endpoint, reply, kept, bad):
     bench = Bench()
     bench.put(*(make_entry(name, endpoint=endpoint) for name in "abcde"))
     bench.put(make_entry(*"fghi", endpoint=endpoint))
@@ -210,7 +228,7 @@ def test_a_refusal_without_a_culprit_is_halved_down_to_it(endpoint, reply, bad):
     sent = bench.drain(bad, reply)
 
     assert bench.dead() == [(bad, "rejected")]
-    assert bench.outbox.dead()[0].reply == reply.body.decode()
+    assert bench.outbox.dead()[0].reply == kept
     assert bench.counters.snapshot().delivered == 8
     delivered = [name for batch in sent if bad not in batch for name in batch]
     assert sorted([*delivered, bad]) == list("abcdefghi")
@@ -275,6 +293,36 @@ def test_a_413_splits_a_single_entry_and_buries_a_single_message():
     assert bench.counters.snapshot().delivered == 1
 
 
+def test_what_mixpanel_does_not_count_is_delivered_counted_and_said_once(caplog):
+    bench = Bench(batch_size=3)
+    bench.put(make_entry(*"abcdef"))
+
+    for imported in (1, 3):
+        bench.exchange(json_reply(200, {"code": 200, "num_records_imported": imported}))
+    bench.put(make_entry("g"))
+    bench.exchange(success(Endpoint.EVENTS, 0))
+
+    stats = bench.counters.snapshot()
+    assert (stats.delivered, stats.other) == (7, {"unimported": 3})
+    (message,) = caplog.messages
+    assert "a batch of 3 events, but counts 2 of them less" in message
+
+
+def test_a_dead_letter_keeps_nothing_that_a_reply_repeats():
+    bench = Bench(service_account_username="u", service_account_secret="acc0unt", project_id="1")
+    bench.put(make_entry("a"), make_entry("b"), make_entry("c"))
+
+    bench.exchange(Reply(413, b"you sent user-17 with t0ken"))
+    bench.exchange(json_reply(413, {"error": "t0ken and acc0unt", "sent": "user-17"}))
+    record = {"index": 0, "field": "properties.token", "message": "t0ken of acc0unt"}
+    bench.exchange(json_reply(400, {"failed_records": [record], "sent": "user-17"}))
+
+    assert [letter.reply for letter in bench.outbox.dead()] == [
+        "*** and ***",
+        "properties.token: *** of ***",
+    ]
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
 def test_a_wrong_door_stops_loudly_and_keeps(status, caplog):
     bench = Bench(retry_budget=3600.0)
@@ -329,19 +377,20 @@ def test_a_door_that_opens_again_is_announced(caplog):
     assert bench.counters.snapshot().delivered == 1
 
 
-def test_a_failure_after_a_recovery_is_logged_again(caplog):
+def test_an_hour_of_a_flapping_host_is_two_log_lines(caplog):
     bench = Bench()
-    bench.put(make_entry("a"))
-    bench.exchange(Reply(503, b""))
-    bench.now += 60
-    bench.exchange()
-    caplog.clear()
+    faults = [LOST, Reply(502, b""), success(Endpoint.EVENTS)]
 
-    bench.put(make_entry("b"), make_entry("c", is_repeatable=False))
-    bench.exchange()
-    assert caplog.messages == []
-    bench.exchange(Reply(503, b""))
-    assert caplog.messages == ["Sending to /import failed and is tried again: status 503."]
+    for _ in range(120):
+        bench.put(make_entry("a", at=bench.now))
+        for fault in faults:
+            bench.suffer(fault)
+            bench.now -= 50
+
+    assert caplog.messages == [
+        "Sending to /import failed and is tried again: gave no reply.",
+        "Sending to /import failed and is tried again: status 502.",
+    ]
 
 
 def test_a_blocked_endpoint_does_not_hold_up_the_others():
@@ -457,12 +506,120 @@ def test_an_answer_is_an_answer_even_for_what_would_count_twice(status):
     assert names(bench.send()) == ["add"]
 
 
-def test_a_message_that_would_count_twice_travels_alone():
+@pytest.mark.parametrize("is_repeatable", [True, False])
+def test_a_gateway_that_gave_up_is_a_lost_answer(is_repeatable):
     bench = Bench()
-    bench.put(make_entry("p", endpoint=PEOPLE))
-    bench.put(make_entry("q", "r", "s", endpoint=PEOPLE, is_repeatable=False))
+    bench.put(make_entry("p", endpoint=PEOPLE, is_repeatable=is_repeatable))
 
-    assert [bench.exchange() for _ in range(4)] == [["p"], ["q"], ["r"], ["s"]]
+    bench.exchange(Reply(504, b"", {"retry-after": "9"}))
+
+    assert bench.outbox.stats().depth == is_repeatable
+    assert bench.dead() == [("p", "answer_lost")] * (not is_repeatable)
+    assert bench.wait() == (9 if is_repeatable else MAX_WAIT_SECONDS)
+
+
+def test_who_ended_without_a_word_may_have_sent_what_would_count_twice():
+    bench = Bench()
+    bench.put(make_entry("add", endpoint=PEOPLE, is_repeatable=False))
+    bench.put(make_entry("set", endpoint=PEOPLE))
+    bench.send()
+    bench.now += LEASE_SECONDS
+
+    assert names(bench.send()) == ["set"]
+    assert bench.dead() == [("add", "answer_lost")]
+
+
+def test_who_ended_without_a_word_did_not_send_what_they_did_not_hold():
+    bench = Bench()
+    bench.put(make_adds("a"))
+    bench.send()
+    bench.put(make_adds("b"))
+    bench.now += LEASE_SECONDS
+
+    assert bench.exchange() == ["b"]
+    assert bench.dead() == [("a", "answer_lost")]
+
+
+def test_who_ended_before_they_split_it_sent_nothing_of_it():
+    bench = Bench()
+    many = [f"add{number}" for number in range(MAX_UNREPEATABLE + 1)]
+    bench.put(make_adds(*many))
+    limits = {"max_messages": 1, "max_bytes": 1, "seconds": LEASE_SECONDS}
+    bench.outbox.lease(PEOPLE, NOW, **limits)
+    bench.now += LEASE_SECONDS
+
+    assert bench.exchange() + bench.exchange() == many
+    assert bench.dead() == []
+
+
+def make_adds(*names: str, **fields: Any) -> Entry:
+    return make_entry(*names, endpoint=PEOPLE, is_repeatable=False, **fields)
+
+
+def test_what_would_count_twice_travels_in_small_batches_of_its_own():
+    bench = Bench()
+    bench.put(make_entry("p", endpoint=PEOPLE), make_adds("q"), make_adds("r", "s"))
+    bench.put(make_entry("t", endpoint=PEOPLE))
+    bench.put(*(make_adds("add") for _ in range(MAX_UNREPEATABLE + 1)))
+
+    sent = [bench.exchange() for _ in range(5)]
+
+    assert sent[:3] == [["p"], ["q", "r", "s"], ["t"]]
+    assert [len(batch) for batch in sent[3:]] == [MAX_UNREPEATABLE, 1]
+
+
+@pytest.mark.parametrize("fault", [LOST, Reply(502, b""), Reply(200, b"?"), PROFILE_REFUSED])
+def test_what_would_count_twice_shares_the_fate_of_its_batch(fault):
+    bench = Bench()
+    bench.put(make_adds("a"), make_adds("b", "c"))
+
+    bench.suffer(fault)
+
+    assert bench.dead() == [(name, "answer_lost") for name in "abc"]
+
+
+@pytest.mark.parametrize("fault", [REFUSED_CONNECTION, Reply(503, b""), Reply(401, b"")])
+def test_what_would_count_twice_and_was_not_taken_goes_again(fault):
+    bench = Bench()
+    bench.put(make_adds("a"), make_adds("b", "c"))
+
+    bench.suffer(fault)
+
+    assert bench.exchange() == ["a", "b", "c"]
+
+
+def test_a_culprit_takes_no_second_batch_along():
+    bench = Bench()
+    bench.put(make_adds("a"), make_adds("bad"), make_adds("b"))
+    bench.exchange(PROFILE_REFUSED)
+    bench.put(make_adds("worse"), make_adds("c", "d"))
+
+    bench.exchange(PROFILE_REFUSED)
+
+    assert [bench.exchange(), bench.exchange()] == [["c"], ["d"]]
+    lost = [(name, "answer_lost") for name in ("a", "bad", "b")]
+    assert bench.dead() == [*lost, ("worse", "rejected")]
+
+
+def test_an_outage_takes_a_batch_along_once_and_then_one_update_at_a_time():
+    bench = Bench()
+    bench.put(*(make_adds(name) for name in "abcdef"))
+    bench.suffer(LOST)
+    bench.put(*(make_adds(name) for name in "ghijk"))
+
+    bench.suffer(LOST)
+
+    assert bench.dead() == [(name, "answer_lost") for name in "abcdefg"]
+    assert [bench.exchange() for _ in range(3)] == [["h"], ["i", "j"], ["k"]]
+
+
+def test_what_would_count_twice_and_was_too_large_is_halved():
+    bench = Bench()
+    bench.put(*(make_adds(name, size_bytes=1000) for name in "abcd"))
+    bench.exchange(Reply(413, b""))
+
+    assert [bench.exchange(), bench.exchange()] == [["a", "b"], ["c", "d"]]
+    assert bench.dead() == []
 
 
 def test_halving_never_repeats_what_would_count_twice():
@@ -475,28 +632,46 @@ def test_halving_never_repeats_what_would_count_twice():
     assert sum("add" in batch for batch in sent) == 1
 
 
-def test_what_is_older_than_the_retry_budget_is_buried_at_a_failure():
-    bench = Bench(retry_budget=3600.0)
+def test_what_was_tried_for_the_retry_budget_is_buried():
+    bench = Bench(retry_budget=180.0)
     bench.put(make_entry("old"))
-    bench.now += 0.125
+    bench.exchange(Reply(503, b"busy"))
+    bench.now += 60
     bench.put(make_entry("young"))
-    bench.now += 3600
+    for _ in range(3):
+        bench.exchange(Reply(503, b"busy"))
+        bench.now += 60
+    assert bench.dead() == []
 
     bench.exchange(Reply(503, b"busy"))
 
     assert bench.dead() == [("old", "expired")]
-    assert bench.outbox.dead()[0].reply == "busy"
+    assert bench.outbox.dead()[0].reply == "status 503, not Mixpanel's: 4 bytes"
     assert bench.outbox.stats().depth == 1
 
 
+@pytest.mark.parametrize("fault", [REFUSED_CONNECTION, LOST, Reply(503, b"")])
+def test_what_was_hardly_tried_is_kept_whatever_its_age(fault):
+    bench = Bench(retry_budget=600.0)
+    bench.put(make_entry("a"))
+    bench.now += 86_400
+
+    for _ in range(10):
+        bench.suffer(fault)
+
+    assert (bench.outbox.stats().depth, bench.dead()) == (1, [])
+    bench.exchange(Reply(503, b""))
+    assert bench.dead() == [("a", "expired")]
+
+
 def test_what_was_tracked_long_before_it_came_is_tried_as_long_as_the_rest():
-    bench = Bench(retry_budget=3600.0)
+    bench = Bench(retry_budget=120.0)
     bench.put(make_entry("offline", at=NOW - 4 * 86_400), make_entry("young"))
-    bench.now += 3600
-    bench.exchange(Reply(503, b"busy"))
+    for _ in range(3):
+        bench.exchange(Reply(503, b"busy"))
+        bench.now += 60
     assert bench.dead() == []
 
-    bench.now += 60
     bench.exchange(Reply(503, b"busy"))
 
     assert bench.dead() == [("offline", "expired"), ("young", "expired")]
@@ -536,14 +711,14 @@ def test_a_log_line_names_no_property_and_holds_no_control_character(caplog):
 
 def test_burials_of_one_kind_are_logged_once_and_all_kinds_are_bounded(caplog):
     bench = Bench(batch_size=1)
-    many = [f"n{number}" for number in range(MAX_COMPLAINTS + 1)]
+    many = [f"n{number}" for number in range(MAX_BURIALS + 1)]
     bench.put(*(make_entry(name) for name in ["n0", *many]))
 
     for _ in range(len(many) + 1):
         bench.exchange(REFUSED)
         bench.now += 60
 
-    assert len(caplog.messages) == MAX_COMPLAINTS
+    assert len(caplog.messages) == MAX_BURIALS
     assert bench.counters.snapshot().buried == len(many) + 1
 
 
@@ -569,6 +744,12 @@ def test_a_lease_that_finds_nothing_lets_the_others_go():
 def make_alias(*names: str, **fields: Any) -> Entry:
     names = names or ("alias",)
     return make_entry(*names, endpoint=ALIASES, user=b"user", is_identity=True, **fields)
+
+
+def tried(batch: Batch, attempts: int) -> Batch:
+    """Answer a batch whose entries were tried so often before."""
+    leased = tuple(replace(leased, attempts=attempts) for leased in batch.leased)
+    return Batch(batch.endpoint, leased)
 
 
 def make_sign_up(**settings: Any) -> Bench:
@@ -719,7 +900,7 @@ def test_nothing_gathers_once_no_alias_can_leave():
 def test_what_was_left_behind_does_not_gather():
     bench = Bench()
     bench.put(make_alias("one", "two", "three"))
-    bench.put(*(make_entry(name, endpoint=PEOPLE, is_repeatable=False) for name in "pq"))
+    bench.put(make_adds("p"), make_entry("q", endpoint=PEOPLE))
 
     assert [bench.exchange() for _ in range(4)] == [["one"], ["p"], ["two"], ["q"]]
 
@@ -751,7 +932,7 @@ def test_groups_do_not_gather_for_aliases():
             id="413",
         ),
         pytest.param(
-            lambda bench, batch: bench.pump.receive(batch, Reply(503, b""), NOW + 4000),
+            lambda bench, batch: bench.pump.receive(tried(batch, 60), Reply(503, b""), NOW + 4000),
             "expired",
             id="expired",
         ),
@@ -769,7 +950,7 @@ def test_an_alias_that_is_buried_lets_its_user_go(settle, reason):
 def test_an_alias_that_the_ledger_denies_lets_its_user_go():
     bench = make_sign_up()
 
-    bench.pump.leave_out_denied(bench.send(), [False])
+    bench.pump.leave_out_denied(bench.send(), [False], NOW)
 
     assert bench.exchange() == ["a", "b"]
 
@@ -816,7 +997,7 @@ def test_a_denied_entry_goes_and_the_rest_of_the_batch_stays_in_order():
     bench = Bench()
     bench.put(make_entry("a"), make_entry("b", "b2"), make_entry("c"))
 
-    batch = bench.pump.leave_out_denied(bench.send(), [True, False, True])
+    batch = bench.pump.leave_out_denied(bench.send(), [True, False, True], NOW)
 
     assert names(batch) == ["a", "c"]
     assert batch.endpoint is Endpoint.EVENTS
@@ -829,7 +1010,7 @@ def test_a_batch_without_a_denied_entry_is_the_same():
     bench.put(make_entry("a"))
     batch = bench.send()
 
-    assert bench.pump.leave_out_denied(batch, [True]) is batch
+    assert bench.pump.leave_out_denied(batch, [True], NOW) is batch
     assert bench.counters.snapshot().dropped == {}
 
 
@@ -837,7 +1018,7 @@ def test_a_batch_that_is_all_denied_is_none():
     bench = Bench()
     bench.put(make_entry("a"), make_entry("b"))
 
-    assert bench.pump.leave_out_denied(bench.send(), [False, False]) is None
+    assert bench.pump.leave_out_denied(bench.send(), [False, False], NOW) is None
     assert bench.counters.snapshot().dropped == {"withdrawn": 2}
 
 
@@ -847,7 +1028,7 @@ def test_a_denied_entry_that_was_forgotten_meanwhile_is_counted_once():
     batch = bench.send()
     bench.outbox.forget([b"device"], NOW)
 
-    bench.pump.leave_out_denied(batch, [False])
+    bench.pump.leave_out_denied(batch, [False], NOW)
 
     assert bench.counters.snapshot().dropped == {}
 
@@ -858,4 +1039,230 @@ def test_an_answer_for_fewer_entries_lets_nothing_leave():
     batch = bench.send()
 
     with pytest.raises(ValueError, match="shorter"):
-        bench.pump.leave_out_denied(batch, [True])
+        bench.pump.leave_out_denied(batch, [True], NOW)
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+FUTURE = "must not be in the future"
+
+
+def refuse_times(bench: Bench, *indexes: int, message: str = FUTURE, their_now: float) -> None:
+    """Let Mixpanel refuse the times of these messages of the next batch."""
+    records = [{"index": i, "field": "properties.time", "message": message} for i in indexes]
+    date = formatdate(their_now, usegmt=True)
+    bench.exchange(json_reply(400, {"failed_records": records}, date=date))
+
+
+def test_what_a_clock_ahead_has_dated_is_kept_and_tried_again(caplog):
+    bench = Bench()
+    bench.put(make_entry("a", "b"), make_entry("c", at=NOW - 9000))
+
+    refuse_times(bench, 0, 1, their_now=NOW - 7200)
+
+    assert bench.dead() == []
+    assert (bench.counters.snapshot().delivered, bench.outbox.stats().depth) == (1, 2)
+    assert bench.wait() == MAX_WAIT_SECONDS
+    bench.now += PROBE_SECONDS
+    assert bench.exchange() == ["a", "b"]
+    assert "7200 seconds ahead of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("indexes", "message", "their_now"),
+    [
+        pytest.param([0], FUTURE, NOW - 7200, id="a-part-of-the-entry"),
+        pytest.param([0, 1], "must be an integer", NOW - 7200, id="for-another-reason"),
+        pytest.param([0, 1], FUTURE, NOW, id="by-no-clock"),
+        pytest.param([0, 1], FUTURE, NOW - 4000 * 3600, id="beyond-the-retry-budget"),
+    ],
+)
+def test_other_refusals_of_a_time_are_final(indexes, message, their_now):
+    bench = Bench()
+    bench.put(make_entry("a", "b"))
+
+    refuse_times(bench, *indexes, message=message, their_now=their_now)
+
+    assert [reason for _, reason in bench.dead()] == ["rejected"] * len(indexes)
+    assert bench.outbox.stats().depth == 0
+
+
+# --- a storage that fails -------------------------------------------------------------------------
+
+
+class Failing(MemoryOutbox):
+    """An outbox whose storage fails at the named methods, as often as told."""
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        self.failures: Counter[str] = Counter()
+
+    def fail(self, method: str) -> None:
+        if self.failures[method]:
+            self.failures[method] -= 1
+            raise OutboxUnavailable("no space left")
+
+    def ack(self, ids):
+        self.fail("ack")
+        return super().ack(ids)
+
+    def release(self, ids, not_before):
+        self.fail("release")
+        return super().release(ids, not_before)
+
+    def split(self, *args):
+        self.fail("split")
+        return super().split(*args)
+
+    def bury(self, *args):
+        self.fail("bury")
+        return super().bury(*args)
+
+    def drop(self, ids, reason):
+        self.fail("drop")
+        return super().drop(ids, reason)
+
+    def expire(self, now):
+        self.fail("expire")
+        return super().expire(now)
+
+    def stats(self):
+        self.fail("stats")
+        return super().stats()
+
+
+class FailingBench(Bench):
+    def __init__(self, *methods: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.outbox = Failing(self.settings)
+        self.outbox.failures.update(methods)
+        self.pump = Pump(self.outbox, self.settings, self.counters, lambda: 0.5)
+
+
+def test_what_was_delivered_is_settled_before_anything_else_leaves():
+    bench = FailingBench("ack", "ack")
+    bench.put(make_entry("add", endpoint=PEOPLE, is_repeatable=False))
+    batch = bench.send()
+    bench.put(make_entry("a"))
+
+    with pytest.raises(OutboxUnavailable):
+        bench.pump.receive(batch, success(PEOPLE), NOW)
+    with pytest.raises(OutboxUnavailable):
+        bench.step()
+    bench.now += 2 * LEASE_SECONDS
+
+    assert names(bench.send()) == ["a"]
+    assert (bench.counters.snapshot().delivered, bench.dead()) == (1, [])
+
+
+def test_a_settlement_of_several_parts_goes_on_where_it_failed():
+    bench = FailingBench("bury")
+    bench.put(make_entry("a"), make_entry("b"), make_entry("c"))
+    records = [{"index": 1, "field": "f", "message": "m"}]
+    batch = bench.send()
+
+    with pytest.raises(OutboxUnavailable):
+        bench.pump.receive(batch, json_reply(400, {"failed_records": records}), NOW)
+    assert bench.wait() == MAX_WAIT_SECONDS
+
+    assert bench.dead() == [("b", "rejected")]
+    stats = bench.counters.snapshot()
+    assert (stats.delivered, stats.buried, bench.outbox.stats().depth) == (2, 1, 0)
+
+
+def test_a_batch_that_could_not_be_given_back_goes_back_with_the_next_step():
+    bench = FailingBench("release")
+    bench.put(make_entry("add", endpoint=PEOPLE, is_repeatable=False))
+    with pytest.raises(OutboxUnavailable):
+        bench.pump.fail(bench.send(), REFUSED_CONNECTION, NOW)
+
+    pause = bench.wait()
+    bench.now += pause
+
+    assert (pause, names(bench.send())) == (1, ["add"])
+
+
+def test_what_could_not_be_split_is_split_with_the_next_step():
+    bench = FailingBench("split", batch_size=1)
+    bench.put(make_adds("add", "append"))
+    with pytest.raises(OutboxUnavailable):
+        bench.step()
+
+    assert [bench.exchange(), bench.exchange()] == [["add"], ["append"]]
+    assert bench.dead() == []
+
+
+def test_a_look_for_what_is_too_old_that_failed_is_repeated_at_once():
+    bench = FailingBench("expire", outbox_max_age=3600.0, retry_budget=3600.0)
+    bench.put(make_entry("old"))
+    bench.now += EXPIRE_SECONDS + 1
+    with pytest.raises(OutboxUnavailable):
+        bench.step()
+
+    assert bench.wait() == MAX_WAIT_SECONDS
+    assert bench.counters.snapshot().dropped == {"too_old": 1}
+
+
+def test_what_is_too_old_is_looked_for_once_an_hour():
+    bench = FailingBench()
+    bench.step()
+    bench.outbox.failures["expire"] = 1
+
+    bench.now += EXPIRE_SECONDS - 1
+    bench.step()
+    bench.now += 1
+
+    with pytest.raises(OutboxUnavailable):
+        bench.step()
+
+
+def test_what_the_ledger_denied_stays_while_the_rest_goes_back():
+    bench = FailingBench("drop")
+    bench.put(make_entry("a"), make_entry("b"))
+    batch = bench.send()
+
+    with pytest.raises(OutboxUnavailable):
+        bench.pump.leave_out_denied(batch, [False, True], NOW)
+
+    assert bench.exchange() == ["b"]
+    assert bench.counters.snapshot().dropped == {"withdrawn": 1}
+
+
+def test_an_alias_is_settled_even_if_nobody_can_tell_who_waits_for_it(caplog):
+    bench = FailingBench()
+    bench.put(make_alias())
+    batch = bench.send()
+    bench.outbox.failures["stats"] = 1
+
+    bench.pump.receive(batch, Reply(503, b""), NOW)
+
+    assert caplog.messages == ["Sending to /track failed and is tried again: status 503."]
+    assert bench.outbox.backlog(ALIASES, NOW).messages == 1
+
+
+# --- what others see ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interval", "rest"), [(5.0, 5.0), (0.1, MIN_POLL_SECONDS)], ids=["interval", "at-least"]
+)
+def test_an_outbox_that_others_fill_is_looked_at_again_soon(interval, rest):
+    class Shared(MemoryOutbox):
+        is_shared = True
+
+    bench = Bench(flush_interval=interval)
+    pump = Pump(Shared(bench.settings), bench.settings, bench.counters)
+
+    assert pump.next_step(NOW) == Wait(rest)
+
+
+def test_a_pump_is_blocked_while_a_door_is_wrong():
+    bench = Bench()
+    bench.put(make_entry("a"))
+    before = bench.pump.is_blocked
+    bench.exchange(Reply(401, b""))
+    while_wrong = bench.pump.is_blocked
+    bench.now += PROBE_SECONDS
+    bench.exchange()
+
+    assert (before, while_wrong, bench.pump.is_blocked) == (False, True, False)

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from mp_asgi.delivery.replies import MAX_RETRY_AFTER_SECONDS, Verdict, judge, printable
+from mp_asgi.delivery.replies import MAX_RETRY_AFTER_SECONDS, Verdict, judge, printable, read_date
 from mp_asgi.delivery.transport import Reply
 from mp_asgi.events import Endpoint
 from tests.support import NOW, json_reply, make_message, success
@@ -73,9 +73,84 @@ def test_what_is_no_import_says_in_the_body_how_it_went(endpoint, body, expected
     assert verdict(Reply(200, body), endpoint) is expected
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 524, 599])
-def test_what_may_pass_later_is_retried(status):
-    assert verdict(Reply(status, b"")) is Verdict.RETRY
+@pytest.mark.parametrize("status", [408, 425, 429, 503])
+def test_what_was_not_taken_is_retried(status):
+    assert verdict(Reply(status, b"<html>busy</html>")) is Verdict.RETRY
+
+
+@pytest.mark.parametrize("status", [100, 103, 199, 500, 502, 504, 524, 599])
+def test_what_a_failing_server_may_have_taken_is_lost(status):
+    assert verdict(Reply(status, b"<html>sorry</html>")) is Verdict.LOST
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        pytest.param("", Verdict.LOST, id="none"),
+        pytest.param(". reset reason: connection termination", Verdict.LOST, id="cut"),
+        pytest.param(". reset reason: connection failure", Verdict.RETRY, id="refused"),
+        pytest.param(". reset reason: remote connection failure", Verdict.RETRY, id="remote"),
+        pytest.param(". reset reason: connection timeout", Verdict.RETRY, id="timeout"),
+        pytest.param(". reset reason: overflow", Verdict.RETRY, id="overflow"),
+        pytest.param(
+            ". retried and the latest reset reason: connection timeout", Verdict.LOST, id="retried"
+        ),
+    ],
+)
+def test_a_gateway_that_lost_its_connection_may_have_sent_it_on(reason, expected):
+    text = f"upstream connect error or disconnect/reset before headers{reason}"
+
+    assert verdict(Reply(503, text.encode())) is expected
+
+
+def test_a_503_without_an_upstream_was_not_taken():
+    assert verdict(Reply(503, b"no healthy upstream")) is Verdict.RETRY
+
+
+@pytest.mark.parametrize(
+    ("imported", "expected"),
+    [
+        pytest.param(3, 0, id="all"),
+        pytest.param(1, 2, id="some"),
+        pytest.param(0, 3, id="none"),
+        pytest.param(7, 0, id="more"),
+        pytest.param(True, 0, id="bool"),
+        pytest.param("1", 0, id="text"),
+        pytest.param(None, 0, id="null"),
+    ],
+)
+def test_a_success_tells_how_many_mixpanel_does_not_count(imported, expected):
+    reply = json_reply(200, {"code": 200, "num_records_imported": imported})
+
+    judgement = judge(Endpoint.EVENTS, reply, MESSAGES, NOW)
+
+    assert (judgement.verdict, judgement.unimported) == (Verdict.DELIVERED, expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        pytest.param(
+            Reply(400, b"you sent user-17"), "status 400, not Mixpanel's: 16 bytes", id="no-json"
+        ),
+        pytest.param(Reply(503, b""), "status 503, not Mixpanel's: 0 bytes", id="empty"),
+        pytest.param(Reply(200, b"0"), "0", id="digit"),
+        pytest.param(json_reply(400, {"error": "no t0ken"}), "no ***", id="error"),
+        pytest.param(
+            failed({"index": 9}, error="some data points"), "some data points", id="no-culprit"
+        ),
+    ],
+)
+def test_of_a_reply_only_mixpanels_error_is_kept(reply, expected):
+    assert judge(Endpoint.EVENTS, reply, MESSAGES, NOW, secrets=("t0ken", "")).text == expected
+
+
+def test_the_text_of_a_failed_record_holds_no_secret():
+    reply = failed({"index": 0, "field": "t0ken", "message": "x" * 497 + "t0ken"})
+
+    (text,) = judge(Endpoint.EVENTS, reply, MESSAGES, NOW, secrets=("t0ken",)).failed.values()
+
+    assert "t0" not in text
 
 
 @pytest.mark.parametrize("status", [301, 307, 401, 403, 404, 405])
@@ -124,6 +199,36 @@ def test_a_400_that_names_nobody_credibly_refuses_the_batch(reply):
 
     assert judgement.verdict is Verdict.REFUSED
     assert judgement.failed == {}
+
+
+@pytest.mark.parametrize("status", [429, 503, 504])
+def test_retry_after_counts_whatever_failed(status):
+    assert (
+        judge(Endpoint.EVENTS, Reply(status, b"", {"retry-after": "7"}), [], NOW).retry_after == 7
+    )
+
+
+def test_a_date_to_retry_after_is_of_the_hosts_clock():
+    headers = {
+        "retry_after": "Fri, 15 Jan 2027 08:00:20 GMT",
+        "date": "Fri, 15 Jan 2027 08:00:00 GMT",
+    }
+
+    reply = json_reply(429, {}, **headers)
+
+    assert judge(Endpoint.EVENTS, reply, MESSAGES, NOW + 7200).retry_after == 20
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param({"date": "Fri, 15 Jan 2027 08:00:20 GMT"}, NOW + 20, id="date"),
+        pytest.param({"date": "today"}, NOW, id="word"),
+        pytest.param({}, NOW, id="none"),
+    ],
+)
+def test_a_reply_tells_the_time_of_its_host(headers, expected):
+    assert read_date(Reply(200, b"", headers), NOW) == expected
 
 
 @pytest.mark.parametrize(

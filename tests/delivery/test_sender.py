@@ -2,11 +2,12 @@ import threading
 
 import pytest
 
+from mp_asgi.delivery import sender as sender_module
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
-from mp_asgi.delivery.pump import MAX_WAIT_SECONDS, Pump
-from mp_asgi.delivery.sender import PAUSE_SECONDS, Sender
-from mp_asgi.errors import Unavailable
+from mp_asgi.delivery.pump import LEASE_SECONDS, MAX_WAIT_SECONDS, Pump
+from mp_asgi.delivery.sender import Sender
+from mp_asgi.errors import OutboxUnavailable, Unavailable
 from mp_asgi.events import Endpoint
 from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, make_entry, make_settings
 
@@ -19,8 +20,14 @@ class Stubborn(MemoryOutbox):
     def ack(self, ids):
         if self.failures:
             self.failures -= 1
-            raise OSError("secret")
+            raise OutboxUnavailable("secret")
         return super().ack(ids)
+
+    def drop(self, ids, reason):
+        if self.failures:
+            self.failures -= 1
+            raise OutboxUnavailable("secret")
+        return super().drop(ids, reason)
 
 
 class Bench:
@@ -38,7 +45,6 @@ class Bench:
         self.sender = Sender(
             settling=threading.Lock(),
             pump=Pump(self.outbox, settings, self.counters, lambda: 0.5),
-            outbox=self.outbox,
             transport_factory=self.make,
             clock=self.clock,
             is_flushing=lambda: True,
@@ -69,6 +75,28 @@ def test_a_batch_is_sent_and_settled():
 
     assert [message["event"] for message in bench.transport.messages] == ["a", "b"]
     assert (bench.counters.snapshot().delivered, bench.progress) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sent", "leased"),
+    [
+        pytest.param(LEASE_SECONDS / 2, 1, 0, id="in-time"),
+        pytest.param(LEASE_SECONDS / 2 + 1, 0, 0, id="given-back"),
+        pytest.param(LEASE_SECONDS, 0, 1, id="another's"),
+    ],
+)
+def test_a_batch_whose_lease_may_end_before_its_answer_stays(seconds, sent, leased):
+    def screen(entries):  # the process is frozen meanwhile
+        bench.clock.advance(seconds)
+        return [entry.messages[0].name == "a" for entry in entries]
+
+    bench = Bench(screen=screen)
+    bench.put("a", "denied")
+
+    bench.sender.step()
+
+    assert len(bench.transport.messages) == sent
+    assert bench.outbox.stats().leased == leased
 
 
 def test_the_transport_is_made_at_the_first_batch_and_kept():
@@ -116,23 +144,43 @@ def test_a_foreign_failure_counts_as_a_lost_answer_and_is_told_once(caplog):
     assert "secret" not in caplog.text
 
 
-def test_a_batch_whose_fate_cannot_be_stored_is_given_back():
+def test_a_batch_whose_fate_cannot_be_stored_is_settled_first_and_not_sent_again():
+    bench = Bench()
+    bench.put("a")
+    bench.outbox.failures = 2
+
+    for _ in range(2):
+        with pytest.raises(OutboxUnavailable):
+            bench.sender.step()
+    bench.put("b")
+    bench.sender.step()
+
+    assert [message["event"] for message in bench.transport.messages] == ["a", "b"]
+    assert bench.counters.snapshot().delivered == 2
+
+
+def test_who_waits_for_a_flush_hears_of_what_was_settled_late():
     bench = Bench()
     bench.put("a")
     bench.outbox.failures = 1
-
-    with pytest.raises(OSError, match="secret"):
+    with pytest.raises(OutboxUnavailable):
         bench.sender.step()
 
-    assert bench.sender.step() == 0
-    assert bench.counters.snapshot().delivered == 1
+    assert not bench.settled.is_set()
+    assert bench.sender.step() > 0
+    assert bench.settled.is_set()
 
 
-def test_the_thread_goes_on_after_a_failure_of_ours(caplog):
+@pytest.fixture
+def without_pause(monkeypatch):
+    monkeypatch.setattr(sender_module, "PAUSE_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("without_pause")
+def test_the_thread_goes_on_after_a_failure_of_the_storage(caplog):
     bench = Bench()
     bench.put("a")
     bench.outbox.failures = 1
-    bench.sender.wake.set()  # so that the pause after the failure ends at once
     stopping = threading.Event()
     thread = threading.Thread(target=bench.sender.run, args=(stopping,), daemon=True)
     thread.start()
@@ -144,9 +192,33 @@ def test_the_thread_goes_on_after_a_failure_of_ours(caplog):
 
     assert not thread.is_alive()
     assert bench.transport.closed.is_set()
-    assert "The sender failed and goes on (OSError)" in caplog.text
+    assert len(bench.transport.messages) == 1
+    assert "The sender failed and goes on (OutboxUnavailable)" in caplog.text
     assert "secret" not in caplog.text
-    assert PAUSE_SECONDS < TIMEOUT
+
+
+def test_what_is_put_does_not_wake_the_thread_into_the_next_failure(monkeypatch):
+    monkeypatch.setattr(sender_module, "PAUSE_SECONDS", 2 * TIMEOUT)
+    bench, steps, failed = Bench(), [], threading.Event()
+
+    def fail() -> float:
+        steps.append(1)
+        failed.set()
+        raise OutboxUnavailable("full")
+
+    monkeypatch.setattr(bench.sender, "step", fail)
+    stopping = threading.Event()
+    thread = threading.Thread(target=bench.sender.run, args=(stopping,), daemon=True)
+    thread.start()
+    assert failed.wait(TIMEOUT)
+
+    bench.sender.wake.set()
+    thread.join(0.1)  # it must still rest
+    stopping.set()
+    thread.join(TIMEOUT)
+
+    assert not thread.is_alive()
+    assert steps == [1]
 
 
 def test_a_thread_that_sent_nothing_has_nothing_to_close():
@@ -215,30 +287,33 @@ def test_while_the_ledger_gives_no_answer_nothing_leaves_and_nothing_is_lost():
     assert (stats.delivered, stats.retried, stats.buried) == (2, 2, 0)
 
 
-def test_a_screen_that_fails_in_another_way_gives_the_batch_back():
+@pytest.mark.parametrize("error", [KeyError("a bug"), SystemExit("secret")], ids=["bug", "exit"])
+def test_a_screen_that_fails_in_another_way_lets_nothing_leave_and_loses_nothing(error, caplog):
     def fail(_):
-        raise KeyError("a bug")
+        raise error
 
     bench = Bench(screen=fail)
     bench.put("a")
 
-    with pytest.raises(KeyError, match="a bug"):
-        bench.sender.step()
+    bench.sender.step()
 
     assert (bench.outbox.stats().depth, bench.transport.messages) == (1, [])
     assert bench.outbox.backlog(Endpoint.EVENTS, NOW).messages == 1
+    assert f"The ledger failed in a way that is not its own ({type(error).__name__})" in caplog.text
+    assert "secret" not in caplog.text
 
 
-def test_a_denial_that_could_not_be_stored_is_asked_for_again():
+def test_a_denial_that_could_not_be_stored_is_stored_first():
     bench = Bench(screen=deny("a"))
-    bench.put("a")
+    bench.put("a", "b")
     bench.outbox.failures = 1
 
-    with pytest.raises(OSError, match="secret"):
+    with pytest.raises(OutboxUnavailable):
         bench.sender.step()
+    assert bench.transport.messages == []
     bench.sender.step()
 
-    assert bench.transport.messages == []
+    assert [message["event"] for message in bench.transport.messages] == ["b"]
     assert bench.counters.snapshot().dropped == {"withdrawn": 1}
 
 
@@ -305,7 +380,7 @@ def test_a_send_that_failed_holds_no_fence():
     bench.put("a")
     bench.outbox.failures = 1
 
-    with pytest.raises(OSError, match="secret"):
+    with pytest.raises(OutboxUnavailable):
         bench.sender.step()
 
     assert bench.sender.fence(0)

@@ -18,7 +18,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from mp_asgi._version import __version__
-from mp_asgi.delivery.transport import MAX_REPLY_BYTES, HTTPTransport
+from mp_asgi.delivery.pump import LEASE_SECONDS
+from mp_asgi.delivery.transport import MAX_REPLY_BYTES, HTTPTransport, _remedy
 from mp_asgi.errors import Unavailable
 from mp_asgi.events import Endpoint
 from tests.support import TIMEOUT, make_settings
@@ -80,6 +81,23 @@ def hang(handler: _Handler) -> None:
     ok(handler)
 
 
+def drip(handler: _Handler) -> None:
+    """Answer a byte at a time, each long before anybody loses patience with it."""
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not handler.server.may_go.wait(0.01):
+            handler.wfile.write(b"x")
+    handler.close_connection = True
+
+
+def drip_headers(handler: _Handler) -> None:
+    with contextlib.suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not handler.server.may_go.wait(0.01):
+            handler.wfile.write(b"X")
+    handler.close_connection = True
+
+
 def drop(handler: _Handler) -> None:
     handler.close_connection = True
 
@@ -110,11 +128,17 @@ def connect() -> Iterator[Callable[..., HTTPTransport]]:
     """Make transports that are closed at the end; they wait 0.2 s for a reply."""
     with contextlib.ExitStack() as stack:
 
-        def make(url: str, connect_seconds: float = 3 * TIMEOUT, **settings: Any) -> HTTPTransport:
+        def make(
+            url: str,
+            connect_seconds: float = 3 * TIMEOUT,
+            total_seconds: float = 4 * TIMEOUT,
+            **settings: Any,
+        ) -> HTTPTransport:
             transport = HTTPTransport(
                 make_settings(api_host=url, **settings),
                 connect_seconds=connect_seconds,
                 read_seconds=0.2,
+                total_seconds=total_seconds,
             )
             stack.callback(transport.close)
             return transport
@@ -195,6 +219,37 @@ def test_a_redirect_is_not_followed(server, transport):
     assert len(server.requests) == 1
 
 
+def test_interim_answers_are_read_past(server, transport):
+    def hint(handler: _Handler) -> None:
+        for status in (b"103 Early Hints", b"102 Processing"):
+            handler.wfile.write(b"HTTP/1.1 " + status + b"\r\nLink: </x>; rel=preload\r\n\r\n")
+        ok(handler)
+
+    server.acts.append(hint)
+
+    replies = [transport.send(Endpoint.EVENTS, BODY) for _ in range(2)]
+
+    assert [(reply.status, reply.body) for reply in replies] == [(200, b'{"code": 200}')] * 2
+    assert "link" not in replies[0].headers
+    assert (len(server.requests), len(server.clients)) == (2, 1)
+
+
+def test_interim_answers_without_an_end_are_a_lost_answer(server, connect):
+    def hint_for_ever(handler: _Handler) -> None:
+        with contextlib.suppress(OSError):
+            while not handler.server.may_go.wait(0.01):
+                handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        handler.close_connection = True
+
+    server.acts.append(hint_for_ever)
+    transport = connect(server.url, total_seconds=0.3)
+
+    error = unavailable(transport)
+    transport._left_behind.join(TIMEOUT)
+
+    assert error.is_sent
+
+
 def test_one_connection_serves_many_batches(server, transport):
     for _ in range(3):
         transport.send(Endpoint.EVENTS, BODY)
@@ -251,7 +306,83 @@ def test_a_refused_port_was_never_sent(connect):
 
 
 def test_an_unknown_host_was_never_sent(connect):
-    assert not unavailable(connect("https://mixpanel.invalid")).is_sent
+    error = unavailable(connect("https://mixpanel.invalid"))
+
+    assert not error.is_sent
+    assert "check MIXPANEL_API_HOST and the DNS" in str(error)
+
+
+@pytest.fixture
+def resolver(monkeypatch) -> Iterator[threading.Event]:
+    """A resolver that answers nobody until the event is set."""
+    may_answer, look_up = threading.Event(), socket.getaddrinfo
+
+    def hang_in_dns(*args: Any, **options: Any) -> Any:
+        assert may_answer.wait(TIMEOUT)
+        return look_up(*args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang_in_dns)
+    yield may_answer
+    may_answer.set()
+
+
+def test_a_resolver_that_hangs_is_left_behind_and_sends_nothing_later(server, connect, resolver):
+    transport = connect(server.url, total_seconds=0.05)
+
+    error = unavailable(transport)
+    again = unavailable(transport)
+    resolver.set()
+    transport._left_behind.join(TIMEOUT)
+
+    assert (error.is_sent, again.is_sent) == (False, False)
+    assert str(error) == f"{server.url} cannot be reached (TimeoutError)"
+    assert "is still looked up" in str(again)
+    assert server.requests == []
+
+
+def test_a_resolver_that_hung_is_asked_again_when_it_has_answered(server, connect, resolver):
+    transport = connect(server.url, total_seconds=0.05)
+    unavailable(transport)
+    resolver.set()
+    transport._left_behind.join(TIMEOUT)
+    transport._total_seconds = TIMEOUT
+
+    assert transport.send(Endpoint.EVENTS, BODY).status == 200
+
+
+@pytest.mark.parametrize("act", [drip, drip_headers])
+def test_a_reply_that_drips_for_ever_ends_and_may_have_been_taken(server, connect, act):
+    server.acts.append(act)
+    transport = connect(server.url, total_seconds=0.3)
+
+    error = unavailable(transport)
+    transport._left_behind.join(TIMEOUT)
+
+    assert error.is_sent
+    assert not transport._left_behind.is_alive()
+    assert transport.send(Endpoint.EVENTS, BODY).status == 200
+    assert len(server.clients) == 2
+
+
+def test_a_transport_gives_up_before_its_lease_ends():
+    transport = HTTPTransport(make_settings())
+
+    assert transport._total_seconds <= LEASE_SECONDS / 2
+
+
+def test_a_batch_is_carried_though_no_thread_can_start_any_more(server, transport, monkeypatch):
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    transport.send(Endpoint.EVENTS, BODY)  # the server needs a thread for the connection
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert transport.send(Endpoint.EVENTS, BODY).status == 200
+
+
+def test_a_bug_is_no_missing_reply(transport):
+    with pytest.raises(TypeError):
+        transport.send(Endpoint.PEOPLE, object())
 
 
 def test_a_silent_handshake_was_never_sent(connect):
@@ -265,22 +396,77 @@ def test_a_failed_handshake_was_never_sent(server, connect):
     error = unavailable(connect(server.url.replace("http:", "https:")))
 
     assert not error.is_sent
+    assert "no TLS there; check scheme and port" in str(error)
     assert server.requests == []
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_a_certificate_that_nobody_signed_is_refused(server, connect, tmp_path: Path):
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 2"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", "cert"]
-    subprocess.run([*command.split(), *names], cwd=tmp_path, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+@pytest.fixture
+def secure(server, tmp_path: Path) -> Callable[[str], str]:
+    """Give the server a certificate that nobody signed, for a name; answer its file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes its certificate with openssl")
+
+    def give(name: str) -> str:
+        command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 2"
+        names = ["-addext", f"subjectAltName={name}", "-keyout", "key", "-out", "cert"]
+        subprocess.run([*command.split(), *names], cwd=tmp_path, check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        return str(tmp_path / "cert")
+
+    return give
+
+
+def test_a_certificate_that_nobody_signed_is_refused(server, connect, secure):
+    secure("IP:127.0.0.1")
 
     error = unavailable(connect(server.url.replace("http:", "https:")))
 
     assert not error.is_sent
+    assert "SSLCertVerificationError: self-signed certificate; if a proxy here opens" in str(error)
     assert server.requests == []
+
+
+def test_a_certificate_of_another_host_is_refused_and_told_apart(
+    server, connect, secure, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", secure("DNS:portal.example"))
+
+    error = unavailable(connect(server.url.replace("http:", "https:")))
+
+    assert not error.is_sent
+    assert "check MIXPANEL_API_HOST, and whether a proxy or a captive portal" in str(error)
+    assert server.requests == []
+
+
+def test_a_trusted_certificate_of_the_host_is_taken(server, connect, secure, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", secure("IP:127.0.0.1"))
+
+    transport = connect(server.url.replace("http:", "https:"))
+
+    assert transport.send(Endpoint.EVENTS, BODY).status == 200
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        pytest.param(9, "check the clock of this machine", id="not-valid-yet"),
+        pytest.param(10, "check the clock of this machine", id="expired"),
+        pytest.param(62, "check MIXPANEL_API_HOST", id="other-host"),
+        pytest.param(64, "check MIXPANEL_API_HOST", id="other-address"),
+        pytest.param(19, "SSL_CERT_FILE", id="unknown-authority"),
+    ],
+)
+def test_a_refused_certificate_comes_with_what_to_do(code, remedy):
+    error = ssl.SSLCertVerificationError(1, "foreign text")
+    error.verify_code, error.verify_message = code, "it is bad"
+
+    text = _remedy(error)
+
+    assert text.startswith(": it is bad; ")
+    assert remedy in text
+    assert "foreign" not in text
 
 
 @pytest.mark.parametrize("act", [hang, drop, garble, break_off])

@@ -356,10 +356,10 @@ def test_a_closed_worker_is_not_kept_alive(start):
 def test_the_fork_hook_leaves_everything_to_the_parent(start):
     bench = start(flush_interval=3600.0)
     bench.submit("a")
-    parent, run = bench.worker._home, bench.worker._run
+    parent, crew = bench.worker._home, bench.worker._crew
 
     worker_module._after_fork(weakref.ref(bench.worker))
-    run.stop(0)
+    crew.stop(0)
 
     assert bench.worker._home is not parent
     assert bench.worker._running_pid == 0
@@ -419,22 +419,43 @@ def test_what_was_left_in_the_intake_is_stored_at_the_next_start(start):
     assert bench.transport.is_sending.wait(TIMEOUT)
 
 
-def test_half_a_start_is_undone(start, monkeypatch):
+def test_half_a_start_stores_delays_no_request_and_is_completed_later(start, monkeypatch):
     before = threads()
     start_thread = threading.Thread.start
+    tries: list[str] = []
 
     def refuse(self: threading.Thread) -> None:
         if self.name == "mp-asgi-sender":
+            tries.append(self.name)
             raise RuntimeError("can't start new thread")
         start_thread(self)
 
     bench = start()
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    bench.submit("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        bench.submit("a")
+        bench.submit("b")
+        store(bench)
 
-    for thread in threads() - before:
-        thread.join(TIMEOUT)
-        assert not thread.is_alive()
+    assert {thread.name for thread in threads() - before} == {"mp-asgi-storer"}
+    assert len(tries) == 1
+    assert bench.worker._home.outbox.stats().depth == 2
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == ["a", "b"]
+
+
+def test_a_choice_is_kept_until_threads_start_again(start, monkeypatch):
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench = start(ledger=MemoryLedger())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        bench.worker.record(DENIED)
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.ledger.items == [DENIED]
+    assert unrecorded(bench) == 0
 
 
 def test_a_submit_that_can_start_no_thread_is_counted(start, monkeypatch):
@@ -626,12 +647,12 @@ def test_the_end_of_a_child_that_sent_nothing_drops_nothing(start, monkeypatch):
 def test_another_process_without_fork_hooks_is_noticed(start, monkeypatch):
     bench = start(flush_interval=3600.0)
     bench.submit("parent")
-    parent, run = bench.worker._home, bench.worker._run
+    parent, crew = bench.worker._home, bench.worker._crew
 
     monkeypatch.setattr(os, "getpid", lambda: -1)
     bench.worker._exit_hook()
     bench.worker.become_child()
-    run.stop(0)
+    crew.stop(0)
 
     assert bench.worker._home is not parent
     assert bench.stats() == Stats()

@@ -24,6 +24,11 @@ def standin(served: tuple[StandIn, Address]) -> StandIn:
 
 
 @pytest.fixture
+def address(served: tuple[StandIn, Address]) -> Address:
+    return served[1]
+
+
+@pytest.fixture
 def client(standin: StandIn, served: tuple[StandIn, Address]) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=served[1].url, timeout=5) as client:
         yield client

@@ -4,10 +4,10 @@ import pytest
 
 from mp_asgi.dev import Fault
 from mp_asgi.dev.privacy import State
-from mp_asgi.erasure.eraser import LEDGER_PEOPLE, NOT_ASKED, Eraser
+from mp_asgi.erasure.eraser import LEDGER_PEOPLE, NOT_ASKED, NOT_PURGED, Eraser
 from mp_asgi.erasure.jobs import Compliance, Job, JobState
 from mp_asgi.erasure.receipt import NOT_CLEARED, NOT_STOPPED, Receipt, UnusableReceipt
-from mp_asgi.errors import MixpanelASGIError
+from mp_asgi.errors import MixpanelASGIError, OutboxUnavailable
 from mp_asgi.events import Act, ActState, Subject
 from mp_asgi.identity import IdentityMode
 from tests.erasure.support import (
@@ -36,6 +36,7 @@ class House:
         self.story = []
         self.saved = []
         self.purged = []
+        self.purge_failures = []
         self.late_links = []
         self.ledger = MemoryLedger(
             acts=[Act(key=USER.key, subject=Subject.USER, state=ActState.GRANTED, at=NOW - 99)],
@@ -63,6 +64,8 @@ class House:
         return self.eraser.erase(people, receipt=receipt)
 
     def purge(self, keys, at):
+        if self.purge_failures:
+            raise OutboxUnavailable(self.purge_failures.pop())
         self.story.append("purge")
         self.purged.append((list(keys), at))
         return 3
@@ -168,6 +171,23 @@ def test_a_failure_at_mixpanel_leaves_tombstones_and_links(house, standin):
     assert receipt.cleared_at is None
     assert len(receipt.problems) == 1
     assert len(house.ledger.links) == 2
+
+
+@pytest.mark.parametrize("has_ledger", [True, False], ids=["ledger", "no-ledger"])
+def test_an_outbox_that_cannot_forget_is_told_and_mixpanel_is_not_asked(api, standin, has_ledger):
+    house = House(api, standin, has_ledger=has_ledger)
+    house.purge_failures.append("The file is locked.")
+
+    failed = house.eraser.erase([USER])
+    requests = len(standin.requests)
+    receipt = house.eraser.erase([USER], receipt=failed)
+
+    assert failed.problems == (f"The file is locked. {NOT_PURGED}",)
+    assert (failed.purged_at, failed.purged, requests) == (None, 0, 0)
+    steps = ["fence", "purge"] if has_ledger else ["purge", "fence"]
+    assert [step for step in house.story if step in steps] == steps
+    assert (receipt.purged, receipt.problems) == (3, ())
+    assert receipt.jobs
 
 
 def test_running_again_goes_on_where_it_failed(house, standin):

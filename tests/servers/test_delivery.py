@@ -1,24 +1,29 @@
-"""Real servers deliver each event once, and nobody's answer waits for Mixpanel."""
+"""What some servers do beside serving: they preload, recycle, reload, and refuse to start."""
 
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mp_asgi.dev import Fault, StandIn, run_in_thread
 from mp_asgi.dev.server import Address
 from tests.servers.processes import (
-    COMMANDS,
     GUNICORN,
-    Server,
+    HYPERCORN,
+    SERVERS,
+    UVICORN,
+    Kind,
     names,
     run_server,
     run_to_its_end,
+    wait_until,
 )
+from tests.servers.trials import Ground
 
 AT_ONCE = {"MP_ASGI_FLUSH_INTERVAL": "0.05", "MP_ASGI_CLOSE_TIMEOUT": "0.1"}
 AT_THE_END = {"MP_ASGI_FLUSH_INTERVAL": "3600"}
-ALL = pytest.mark.parametrize("name", COMMANDS)
 
 
 @pytest.fixture(scope="module")
@@ -42,61 +47,47 @@ def api_host(served: tuple[StandIn, Address]) -> str:
     return served[1].url
 
 
-@pytest.fixture(scope="module", params=COMMANDS)
-def server(request: pytest.FixtureRequest, api_host: str) -> Iterator[Server]:
-    with run_server(COMMANDS[request.param], MIXPANEL_API_HOST=api_host, **AT_ONCE) as server:
-        yield server
-
-
-def test_each_event_arrives_once_and_says_whose_it_is(server: Server, standin: StandIn) -> None:
-    first = server.get("First")
-    cookie = first.headers["set-cookie"].partition(";")[0]
-    server.get("Second", Cookie=cookie)
-
-    one, two = standin.wait_for(2)
-    assert sorted(names([one, two])) == ["First", "Second"]
-    assert one["properties"]["$device_id"] == two["properties"]["$device_id"]
-    assert one["properties"]["$device_id"] in cookie
-
-
-def test_the_cookie_is_set_once_and_the_apps_header_kept(server: Server, standin: StandIn) -> None:
-    first = server.get("First")
-    cookie, *attributes = first.headers["set-cookie"].split("; ")
-    again = server.get("Second", Cookie=cookie)
-
-    assert cookie.startswith("mp_id=")
-    assert sorted(attributes) == ["HttpOnly", "Max-Age=34128000", "Path=/", "SameSite=Lax"]
-    assert (first.headers["x-kept"], first.headers["vary"]) == ("1", "Cookie")
-    assert "set-cookie" not in again.headers
-    standin.wait_for(2)
-
-
-@ALL
-def test_answers_do_not_wait_for_a_mixpanel_that_hangs(
-    name: str, standin: StandIn, api_host: str
-) -> None:
-    standin.misbehave(Fault.SLOW, times=None, seconds=60)
-    with run_server(COMMANDS[name], MIXPANEL_API_HOST=api_host, **AT_ONCE) as server:
-        server.get("First")
-        standin.wait_for(lambda standin: standin.requests != [])
-        answers = [server.get("Later") for _ in range(3)]
-
-    # Had an answer waited for its delivery, it had waited behind the first one, for a minute.
-    assert [answer.status_code for answer in answers] == [200] * 3
-    assert standin.events[0]["event"] == "First"
-
-
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "waitress"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, id=name) for name, kind in SERVERS.items() if kind.ends]
+)
 def test_a_server_that_is_told_to_stop_delivers_what_waits(
-    name: str, standin: StandIn, api_host: str
+    kind: Kind, standin: StandIn, api_host: str
 ) -> None:
-    with run_server(COMMANDS[name], MIXPANEL_API_HOST=api_host, **AT_THE_END) as server:
+    with run_server(kind.words, MIXPANEL_API_HOST=api_host, **AT_THE_END) as server:
+        server.meet(kind.workers)
         server.get("Waits")
         assert standin.events == []
 
         server.stop()
 
     assert names(standin.events) == ["Waits"]
+
+
+def test_a_reloader_loses_nothing_that_waits(
+    standin: StandIn, api_host: str, tmp_path: Path
+) -> None:
+    ground = Ground(tmp_path, standin, api_host)
+    standin.misbehave(Fault.HANG, None)
+    source = tmp_path / "watched" / "source.py"
+    source.parent.mkdir()
+    source.touch()
+    words = [*UVICORN, "--reload", "--reload-dir", str(source.parent)]
+    with run_server(words, **ground.variables) as server:
+        first = server.ask("Before")
+        changed = iter(range(1, 1_000_000))
+        asked = ["Before"]
+
+        def is_reloaded() -> bool:
+            now = source.stat().st_mtime + next(changed)
+            os.utime(source, (now, now))
+            asked.append(f"While-{len(asked)}")
+            return server.ask(asked[-1]) != first
+
+        wait_until(is_reloaded)
+        server.stop()
+    ground.finish(asked)
+
+    assert sorted(names(standin.events)) == sorted(asked)
 
 
 def test_a_worker_starts_its_threads_at_its_first_event(standin: StandIn, api_host: str) -> None:
@@ -112,7 +103,7 @@ def test_a_worker_starts_its_threads_at_its_first_event(standin: StandIn, api_ho
 
 def test_what_waits_at_the_fork_is_sent_once_by_the_parent(standin: StandIn, api_host: str) -> None:
     variables = {**AT_THE_END, "TRACK_AT_IMPORT": "Imported", "MIXPANEL_API_HOST": api_host}
-    with run_server(COMMANDS["gunicorn preload"], **variables) as server:
+    with run_server(SERVERS["gunicorn preload"].words, **variables) as server:
         server.get("Served")
         server.stop()
 
@@ -141,17 +132,17 @@ def test_bad_settings_stop_gunicorn_with_one_message(options: list[str], times: 
     assert len(MESSAGE.findall(output)) == times
 
 
-@pytest.mark.parametrize("name", ["hypercorn asyncio", "hypercorn trio"])
-def test_bad_settings_stop_hypercorn_with_one_message(name: str) -> None:
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_bad_settings_stop_hypercorn_with_one_message(library: str) -> None:
     # Its exit code is 0 all the same.
-    _, output = run_to_its_end(COMMANDS[name], **BAD)
+    _, output = run_to_its_end([*HYPERCORN, "--worker-class", library], **BAD)
 
     # On trio it draws an exception group.
     assert len(MESSAGE.findall(output.replace("|", " "))) == 1
 
 
 def test_bad_settings_stop_uvicorn_with_one_message() -> None:
-    code, output = run_to_its_end(COMMANDS["uvicorn"], **BAD)
+    code, output = run_to_its_end(UVICORN, **BAD)
 
     assert code == 3
     assert len(MESSAGE.findall(output)) == 1

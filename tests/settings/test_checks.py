@@ -325,7 +325,7 @@ def test_what_can_work_is_taken(overrides):
         ),
         pytest.param({"trusted_proxies": ["x"]}, "MP_ASGI_TRUSTED_PROXIES", "networks", id="proxy"),
         pytest.param(
-            {"outbox": "redis"}, "MP_ASGI_OUTBOX (outbox) is 'redis'", "memory", id="outbox"
+            {"outbox": "redis"}, "MP_ASGI_OUTBOX (outbox)", "redis://host:6379/0", id="outbox"
         ),
         pytest.param({"policy": "deny"}, "MP_ASGI_POLICY", "callable", id="policy-no-code"),
         pytest.param({"policy": ask}, "MP_ASGI_POLICY", "an async function", id="async-policy"),
@@ -457,6 +457,14 @@ def test_beyond_a_range_is_told(name, value):
 
     start = f"MP_ASGI_{name.upper()} ({name}) is {value!r}. Use a number from "
     assert problem.startswith(start)
+
+
+@pytest.mark.parametrize("host", ["https://shop:hunter2@a", "a?key=hunter2", "shop:hunter2@a b"])
+def test_a_host_that_may_hold_a_password_is_not_shown(host):
+    (problem,) = problems_of(api_host=host)
+
+    assert problem.startswith("MIXPANEL_API_HOST (api_host) is not usable. Use ")
+    assert "hunter2" not in problem
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])

@@ -278,6 +278,8 @@ def test_these_are_the_secrets():
         "secret_keys",
         "ledger",
         "ledger_keys",
+        "outbox",
+        "metrics_token",
     ]
 
 

@@ -3,14 +3,42 @@
 `tests/delivery/outbox/contract.py` is this contract as tests; every outbox passes them.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from mp_asgi.events import Endpoint, Entry, Message
 
 #: Endpoints whose messages name a distinct_id; a group is the same under every ID.
 AWAITS_ALIASES: Final = frozenset({Endpoint.EVENTS, Endpoint.PEOPLE})
+#: Endpoints on which one lease at a time is out: what is said of a profile keeps its order.
+KEEPS_ORDER: Final = frozenset({Endpoint.ALIASES, Endpoint.PEOPLE, Endpoint.GROUPS})
+
+MAX_UNREPEATABLE: Final = 50
+"""Messages in a lease that are not repeatable; as many share the fate of a lost answer."""
+
+MAX_DEAD_LETTERS: Final = 100_000
+"""Dead letters that an outbox keeps; beyond it the oldest are given up, and counted
+`letters_lost`."""
+
+Counts = Mapping[tuple[str, str], int]
+"""Numbers by counter and reason; the reason is empty where there is none."""
+Horizon = tuple[int, ...]
+"""A moment of an outbox: behind all that was put before. Opaque to whoever holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Where entries come from, so that what is handed in twice is taken once.
+
+    Attributes:
+        source: A journal, a spool or a file, by a name that no other has.
+        number: Of the last thing in the source that these entries are of. Grows; whatever is at
+            or below the greatest number of a source that an outbox has seen, it has.
+    """
+
+    source: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +51,14 @@ class Leased:
         entry: What was put.
         attempts: How often it was released before.
         put_at: When it was accepted, in seconds since the epoch.
+        is_overdue: Whoever leased it before let the lease run out, and may have sent it.
     """
 
     id: int
     entry: Entry
     attempts: int
     put_at: float
+    is_overdue: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +88,10 @@ class DeadLetter:
         buried_at: Seconds since the epoch.
         device_key: Keyed hash of the visitor's device ID, to look it up under a stop mark.
         user_key: Keyed hash of the visitor's user ID; empty without one.
+        id: Its number among the dead letters of its outbox; grows.
+        tracked_at: When its entry was tracked, in seconds since the epoch.
+        is_repeatable: As of its entry.
+        is_identity: As of its entry.
     """
 
     endpoint: Endpoint
@@ -67,6 +101,22 @@ class DeadLetter:
     buried_at: float
     device_key: bytes
     user_key: bytes
+    id: int = 0
+    tracked_at: float = 0.0
+    is_repeatable: bool = True
+    is_identity: bool = False
+
+    def to_entry(self) -> Entry:
+        """Answer what goes to Mixpanel when the letter is replayed."""
+        return Entry(
+            endpoint=self.endpoint,
+            messages=(self.message,),
+            device_key=self.device_key,
+            user_key=self.user_key,
+            tracked_at=self.tracked_at,
+            is_repeatable=self.is_repeatable,
+            is_identity=self.is_identity,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +126,21 @@ class OutboxStats:
     Attributes:
         depth: Messages that wait, leased ones included.
         size_bytes: Bytes that they take.
-        oldest_tracked_at: When the entry that waits longest was tracked, in seconds since the
-            epoch; None when nothing waits.
+        oldest_put_at: When the entry that waits longest was put, in seconds since the epoch; None
+            when nothing waits. What is imported was tracked long before.
         dead: Messages among the dead letters.
-        first_id: The smallest id that waits; `next_id` when nothing waits.
-        next_id: The id that the next entry gets. All that was put before a moment is gone once
-            `first_id` has reached that moment's `next_id`.
         behind_aliases: Messages that wait until an alias of their user is settled.
+        leased: Messages under a lease.
+        totals: What was counted since the outbox was made, by everybody who shares it.
     """
 
     depth: int
     size_bytes: int
-    oldest_tracked_at: float | None
+    oldest_put_at: float | None
     dead: int
-    first_id: int
-    next_id: int
     behind_aliases: int
+    leased: int = 0
+    totals: Counts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +163,8 @@ class Backlog:
     """What a lease on one endpoint could take now.
 
     Attributes:
-        messages: Messages ready to go, 0 while the first entry is leased or held back. What stands
-            aside for an alias is not among them.
+        messages: Messages ready to go; on `KEEPS_ORDER` 0 while the first entry is leased or held
+            back. What stands aside for an alias is not among them.
         size_bytes: Bytes that they take.
         waiting_since: When the first of them was put, in seconds since the epoch.
     """
@@ -128,23 +177,39 @@ class Backlog:
 class Outbox(Protocol):
     """Where accepted entries wait for delivery. Thread-safe, bounded, first in, first out.
 
-    An entry that is leased or held back holds back those behind it on its endpoint, so that
-    profile updates and `$create_alias` keep their order (DESIGN section 5). An entry on
-    `AWAITS_ALIASES` stands aside while an alias with its user key and a smaller id waits, ready or
-    not: Mixpanel merges nothing of before (reference/mixpanel.md section 3), so the alias is
-    acknowledged, or given up, before any event of that user leaves (RULES section 1, rule 5). Other
-    users pass; then it returns to its place.
+    On `KEEPS_ORDER` an entry that is leased or held back holds back those behind it, so that
+    profile updates and `$create_alias` keep their order (DESIGN section 5). On the others several
+    senders may each hold a lease. An entry on `AWAITS_ALIASES` stands aside while an alias with its
+    user key and a smaller id waits, ready or not: Mixpanel merges nothing of before
+    (reference/mixpanel.md section 3), so the alias is acknowledged, or given up, before any event
+    of that user leaves (RULES section 1, rule 5). Other users pass; then it returns to its place.
 
-    Nothing under a stop mark ever waits: `forget` removes it and `put` refuses it, each
-    atomically. Ids that are gone are ignored everywhere, so that a late ack after a forget settles
-    nothing twice.
+    Nothing under a stop mark is ever leased: `forget` removes it and `put` refuses it, each
+    atomically; what is very much may be removed in rounds, before `forget` returns. Ids that are
+    gone are ignored everywhere, so that a late ack after a forget settles nothing twice.
+
+    Every message that is put is accounted for in `stats().totals`, in the same transaction as the
+    change itself: `accepted + replayed == delivered + waiting + buried + dropped`, the last two
+    summed over their reasons. `docs/operations.md` has the names.
+
+    Methods raise `OutboxUnavailable`, and nothing else, when the storage fails; nothing of the call
+    was done then, but a stop in rounds may have begun.
+
+    Attributes:
+        is_shared: Whether other processes put, and deliver, what waits here.
+        is_durable: Whether what waits is still there when the process is not.
     """
 
-    def put(self, entries: Sequence[Entry], now: float) -> PutResult:
+    is_shared: bool
+    is_durable: bool
+
+    def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
         """Accept entries, each as a whole, in order.
 
         An entry tracked at or before a stop mark of its device or user key is refused. When
         full by messages or bytes the newest is refused, but never one with `is_identity`.
+        With a ticket that the outbox has seen nothing happens, and nothing is counted.
+        Counts `accepted`, and `dropped` as `stopped` or `overflow`.
         """
         ...
 
@@ -157,13 +222,19 @@ class Outbox(Protocol):
     ) -> list[Leased]:
         """Take whole entries, oldest first, for `seconds`; after that they return.
 
-        At least one entry if any is ready, even if it alone exceeds a maximum. An entry that is
-        not repeatable is taken alone, so that no other entry's fate makes it go twice.
+        At least one entry if any is ready, even if it alone exceeds a maximum. Entries that are
+        not repeatable are taken without any that are, so that no other entry's fate makes them go
+        twice, and at most `MAX_UNREPEATABLE` messages of them. A lease that would last longer than
+        twice `seconds` from now has run out: the clock was set back.
         """
         ...
 
     def ack(self, ids: Sequence[int]) -> int:
-        """Remove delivered entries. Return how many messages that settled."""
+        """Remove delivered entries. Return how many messages that settled, counted `delivered`."""
+        ...
+
+    def drop(self, ids: Sequence[int], reason: str) -> int:
+        """Remove entries that may not leave. Return how many messages, counted `dropped`."""
         ...
 
     def release(self, ids: Sequence[int], not_before: float) -> None:
@@ -178,28 +249,68 @@ class Outbox(Protocol):
         """Turn the named messages into dead letters and remove the entry, atomically.
 
         The messages that are not named count as delivered. Return whether the entry was there.
+        Counts `buried` by reason, and `delivered`.
         """
         ...
 
     def forget(self, keys: Collection[bytes], at: float) -> int:
         """Remove what was tracked at or before `at` under any key, leased or not.
 
-        A stop mark with the newest `at` of each key stays for the retry budget; no later grant
-        lifts it (RULES section 2.3). Return the number of messages removed.
+        A stop mark with the newest `at` of each key stays for `outbox_max_age`, as long as any dead
+        letter that it holds back; no later grant lifts it (RULES section 2.3). Return the number of
+        messages removed, counted `dropped` as `stopped`.
         """
         ...
 
     def erase(self, keys: Collection[bytes], at: float) -> int:
         """Forget as `forget` does, and remove the dead letters under the keys, too.
 
-        Return the number of messages removed, dead letters not counted.
+        Return the number of messages removed, dead letters not counted; they count `dropped` as
+        `erased`. Raises, too, when only a part could be done; it is no harm to erase again.
         """
         ...
 
-    def dead(self) -> Sequence[DeadLetter]:
-        """Answer the dead letters, oldest first."""
+    def dead(self, after: int = 0, limit: int = MAX_DEAD_LETTERS) -> Sequence[DeadLetter]:
+        """Answer dead letters with a greater id than `after`, oldest first, at most `limit`."""
+        ...
+
+    def replay(self, ids: Collection[int], now: float) -> int:
+        """Put dead letters back at the end, to be sent again; their stop marks still hold.
+
+        Return how many wait again, counted `replayed`. What a stop mark holds stays a dead letter.
+        """
+        ...
+
+    def purge(self, ids: Collection[int]) -> int:
+        """Delete dead letters. Return how many; they stay counted as `buried`."""
+        ...
+
+    def expire(self, now: float) -> int:
+        """Give up what is older than `outbox_max_age`; dead letters of that age are deleted.
+
+        Stop marks go here, after the letters. What was put by a clock that was ahead holds nothing
+        else back.
+
+        Return how many messages that waited, counted `dropped` as `too_old`.
+        """
+        ...
+
+    def tally(self, counts: Counts) -> None:
+        """Add what a process counted besides to the totals."""
+        ...
+
+    def horizon(self) -> Horizon:
+        """Answer this moment, for `is_past`."""
+        ...
+
+    def is_past(self, horizon: Horizon) -> bool:
+        """Answer whether nothing waits that was put before that moment."""
         ...
 
     def stats(self) -> OutboxStats:
         """Answer how full the outbox is."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; a later call opens them again."""
         ...

@@ -2,18 +2,31 @@
 
 import math
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Collection, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Final
 
 from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
 
-from .base import AWAITS_ALIASES, Backlog, DeadLetter, Leased, OutboxStats, PutResult, Refusal
+from .base import (
+    AWAITS_ALIASES,
+    KEEPS_ORDER,
+    MAX_DEAD_LETTERS,
+    MAX_UNREPEATABLE,
+    Backlog,
+    Counts,
+    DeadLetter,
+    Horizon,
+    Leased,
+    OutboxStats,
+    PutResult,
+    Refusal,
+    Ticket,
+)
 
-MAX_DEAD_LETTERS: Final = 10_000  # memory must stay bounded; the oldest are given up
 MAX_STOP_MARKS: Final = 100_000  # a stop has already removed what waits; its mark guards latecomers
 
 
@@ -26,6 +39,13 @@ class _Waiting:
     put_at: float
     attempts: int = 0
     held_until: float = -math.inf
+    lease_seconds: float = 0.0  # of the lease that holds it; 0 under none
+
+    def is_held(self, now: float) -> bool:
+        if self.held_until <= now:
+            return False
+        # A lease that lasts longer than it may was made before the clock was set back.
+        return not self.lease_seconds or self.held_until <= now + 2 * self.lease_seconds
 
     @property
     def keys(self) -> set[bytes]:
@@ -42,8 +62,27 @@ class _Line:
 
     def __init__(self) -> None:
         self.entries: OrderedDict[int, _Waiting] = OrderedDict()
+        self.held: dict[int, _Waiting] = {}  # what was leased or held back, perhaps no longer
         self.messages = 0
         self.size_bytes = 0
+
+    def ready(self, now: float) -> Iterable[_Waiting]:
+        return (waiting for waiting in self.entries.values() if not waiting.is_held(now))
+
+    def backlog(self, now: float, *, keeps_order: bool) -> Backlog:
+        first = self.first() if keeps_order else next(iter(self.ready(now)), None)
+        if first is None or first.is_held(now):
+            return Backlog(0, 0, now)
+        held = [waiting for waiting in self.held.values() if waiting.is_held(now)]
+        return Backlog(
+            self.messages - sum(len(waiting.entry.messages) for waiting in held),
+            self.size_bytes - sum(waiting.entry.size_bytes for waiting in held),
+            first.put_at,
+        )
+
+    def hold(self, waiting: _Waiting, until: float, lease_seconds: float = 0.0) -> None:
+        waiting.held_until, waiting.lease_seconds = until, lease_seconds
+        self.held[waiting.id] = waiting
 
     def add(self, waiting: _Waiting) -> None:
         self.entries[waiting.id] = waiting
@@ -52,6 +91,7 @@ class _Line:
 
     def remove(self, waiting: _Waiting) -> None:
         del self.entries[waiting.id]
+        self.held.pop(waiting.id, None)
         self.messages -= len(waiting.entry.messages)
         self.size_bytes -= waiting.entry.size_bytes
 
@@ -84,6 +124,9 @@ class MemoryOutbox:
         settings: Bounds the messages and bytes that wait and says how long stop marks hold.
     """
 
+    is_shared = False
+    is_durable = False
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
@@ -95,12 +138,17 @@ class MemoryOutbox:
         self._marks: OrderedDict[bytes, float] = OrderedDict()
         self._forgotten_until = -math.inf  # of the newest mark that had to go
         self._dead: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
+        self._letters = 0  # dead letters that there ever were
         self._next_id = 0
+        self._tickets: dict[str, int] = {}
+        self._totals: Counter[tuple[str, str]] = Counter()
 
-    def put(self, entries: Sequence[Entry], now: float) -> PutResult:
+    def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
         """Accept entries, each as a whole, in order."""
         stored = stopped = overflowed = 0
         with self._lock:
+            if ticket is not None and self._has_seen(ticket):
+                return PutResult(0, 0, 0)
             for entry in entries:
                 count = len(entry.messages)
                 if self._is_stopped(entry):
@@ -111,18 +159,15 @@ class MemoryOutbox:
                     self._add(_Waiting(self._next_id, entry, now))
                     self._next_id += count
                     stored += count
-            # After the entries: a mark that came with them holds for them, however old it is.
-            self._prune_marks(now)
+            self._totals["accepted", ""] += stored + stopped + overflowed
+            self._totals["dropped", "stopped"] += stopped
+            self._totals["dropped", "overflow"] += overflowed
         return PutResult(stored, stopped, overflowed)
 
     def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
         """Answer what could be leased now; what is held behind the first entry is included."""
         with self._lock:
-            line = self._lines[endpoint]
-            first = line.first()
-            if first is None or first.held_until > now:
-                return Backlog(0, 0, now)
-            return Backlog(line.messages, line.size_bytes, first.put_at)
+            return self._lines[endpoint].backlog(now, keeps_order=endpoint in KEEPS_ORDER)
 
     def lease(
         self, endpoint: Endpoint, now: float, *, max_messages: int, max_bytes: int, seconds: float
@@ -130,30 +175,43 @@ class MemoryOutbox:
         """Take whole entries, oldest first, for `seconds`; after that they return."""
         leased: list[Leased] = []
         with self._lock:
-            for waiting in self._lines[endpoint].entries.values():
+            line = self._lines[endpoint]
+            for waiting in line.entries.values():
+                if waiting.is_held(now):
+                    if endpoint in KEEPS_ORDER:
+                        break
+                    continue
                 entry = waiting.entry
+                if not entry.is_repeatable and not leased:
+                    max_messages = min(max_messages, MAX_UNREPEATABLE)
                 max_messages -= len(entry.messages)
                 max_bytes -= entry.size_bytes
-                is_too_much = max_messages < 0 or max_bytes < 0 or not entry.is_repeatable
-                if waiting.held_until > now or (leased and is_too_much):
+                is_too_much = max_messages < 0 or max_bytes < 0
+                if leased and (is_too_much or entry.is_repeatable != leased[0].entry.is_repeatable):
                     break
-                waiting.held_until = now + seconds
-                leased.append(Leased(waiting.id, entry, waiting.attempts, waiting.put_at))
-                if not entry.is_repeatable:
-                    break
+                is_overdue = waiting.lease_seconds > 0
+                line.hold(waiting, now + seconds, seconds)
+                leased.append(
+                    Leased(waiting.id, entry, waiting.attempts, waiting.put_at, is_overdue)
+                )
         return leased
 
     def ack(self, ids: Sequence[int]) -> int:
         """Remove delivered entries. Return how many messages that settled."""
         with self._lock:
-            return sum(self._remove(waiting) for waiting in self._find_all(ids))
+            return self._count(self._find_all(ids), "delivered")
+
+    def drop(self, ids: Sequence[int], reason: str) -> int:
+        """Remove entries that may not leave. Return how many messages."""
+        with self._lock:
+            return self._count(self._find_all(ids), "dropped", reason)
 
     def release(self, ids: Sequence[int], not_before: float) -> None:
         """Give entries back where they stood and count an attempt."""
         with self._lock:
             for waiting in self._find_all(ids):
                 waiting.attempts += 1
-                waiting.held_until = not_before
+                self._line_of(waiting).hold(waiting, not_before)
 
     def split(self, id: int) -> None:  # noqa: A002  # the word of the contract
         """Put two entries, each with half of the messages and ready, in one entry's place."""
@@ -169,6 +227,7 @@ class MemoryOutbox:
                     id=waiting.id + start,
                     entry=replace(waiting.entry, messages=part),
                     held_until=-math.inf,
+                    lease_seconds=0.0,
                 )
                 for start, part in ((0, messages[:middle]), (middle, messages[middle:]))
             ]
@@ -182,42 +241,90 @@ class MemoryOutbox:
             waiting = self._find(id)
             if waiting is None:
                 return False
-            entry = waiting.entry
-            self._dead.extend(
-                DeadLetter(
-                    entry.endpoint,
-                    entry.messages[refusal.index],
-                    refusal.reason,
-                    refusal.reply,
-                    now,
-                    entry.device_key,
-                    entry.user_key,
-                )
-                for refusal in refusals
-            )
+            excess = len(self._dead) + len(refusals) - MAX_DEAD_LETTERS
+            self._totals["letters_lost", ""] += max(0, excess)
+            self._dead.extend(self._make_letter(waiting.entry, item, now) for item in refusals)
+            for refusal in refusals:
+                self._totals["buried", refusal.reason] += 1
+            self._totals["delivered", ""] += len(waiting.entry.messages) - len(refusals)
             self._remove(waiting)
         return True
 
     def forget(self, keys: Collection[bytes], at: float) -> int:
         """Remove what was tracked at or before `at` under any key, and leave stop marks."""
         with self._lock:
-            return self._forget(keys, at)
+            return self._forget(keys, at, "stopped")
 
     def erase(self, keys: Collection[bytes], at: float) -> int:
         """Forget as `forget` does, and remove the dead letters under the keys, too."""
         erased = set(filter(None, keys))
         with self._lock:
-            removed = self._forget(erased, at)
+            removed = self._forget(erased, at, "erased")
             kept = [
                 item for item in self._dead if erased.isdisjoint((item.device_key, item.user_key))
             ]
             self._dead = deque(kept, maxlen=MAX_DEAD_LETTERS)
         return removed
 
-    def dead(self) -> Sequence[DeadLetter]:
-        """Answer the dead letters, oldest first."""
+    def dead(self, after: int = 0, limit: int = MAX_DEAD_LETTERS) -> Sequence[DeadLetter]:
+        """Answer dead letters with a greater id than `after`, oldest first, at most `limit`."""
         with self._lock:
-            return tuple(self._dead)
+            return tuple(islice((item for item in self._dead if item.id > after), limit))
+
+    def replay(self, ids: Collection[int], now: float) -> int:
+        """Put dead letters back at the end, to be sent again."""
+        wanted = frozenset(ids)
+        with self._lock:
+            entries = {
+                item.id: entry
+                for item in self._dead
+                if item.id in wanted and not self._is_stopped(entry := item.to_entry())
+            }
+            self._remove_letters(entries)
+            for entry in entries.values():
+                self._add(_Waiting(self._next_id, entry, now))
+                self._next_id += 1
+            self._totals["replayed", ""] += len(entries)
+        return len(entries)
+
+    def purge(self, ids: Collection[int]) -> int:
+        """Delete dead letters. Return how many."""
+        with self._lock:
+            return self._remove_letters(frozenset(ids))
+
+    def expire(self, now: float) -> int:
+        """Give up what is older than `outbox_max_age`; dead letters of that age are deleted."""
+        oldest_kept = now - self._settings.outbox_max_age
+        with self._lock:
+            old = [
+                waiting
+                for line in self._all_lines
+                # What a clock that was ahead put keeps nothing behind it from expiring.
+                for waiting in takewhile(
+                    lambda waiting: not oldest_kept <= waiting.put_at <= now, line.entries.values()
+                )
+                if waiting.put_at <= now
+            ]
+            self._remove_letters({item.id for item in self._dead if item.buried_at < oldest_kept})
+            # Behind the letters: no mark goes before a letter that it holds back.
+            self._prune_marks(oldest_kept)
+            return self._count(old, "dropped", "too_old")
+
+    def tally(self, counts: Counts) -> None:
+        """Add what a process counted besides to the totals."""
+        with self._lock:
+            self._totals.update(counts)
+
+    def horizon(self) -> Horizon:
+        """Answer this moment, for `is_past`."""
+        with self._lock:
+            return (self._next_id,)
+
+    def is_past(self, horizon: Horizon) -> bool:
+        """Answer whether nothing waits that was put before that moment."""
+        with self._lock:
+            firsts = [first.id for line in self._all_lines if (first := line.first())]
+        return all(number >= horizon[0] for number in firsts)
 
     def stats(self) -> OutboxStats:
         """Answer how full the outbox is."""
@@ -227,20 +334,61 @@ class MemoryOutbox:
             return OutboxStats(
                 depth=sum(line.messages for line in self._all_lines),
                 size_bytes=sum(line.size_bytes for line in self._all_lines),
-                oldest_tracked_at=oldest.entry.tracked_at if oldest else None,
+                oldest_put_at=oldest.put_at if oldest else None,
                 dead=len(self._dead),
-                first_id=min((waiting.id for waiting in firsts), default=self._next_id),
-                next_id=self._next_id,
                 behind_aliases=self._aside.messages,
+                leased=sum(
+                    len(waiting.entry.messages)
+                    for line in self._all_lines
+                    for waiting in line.held.values()
+                    if waiting.lease_seconds
+                ),
+                totals={key: number for key, number in self._totals.items() if number},
             )
 
-    def _forget(self, keys: Collection[bytes], at: float) -> int:
+    def close(self) -> None:
+        """Do nothing: what waits stays."""
+
+    def _has_seen(self, ticket: Ticket) -> bool:
+        if ticket.number <= self._tickets.get(ticket.source, -1):
+            return True
+        self._tickets[ticket.source] = ticket.number
+        return False
+
+    def _count(self, removed: Sequence[_Waiting], name: str, reason: str = "") -> int:
+        messages = sum(map(self._remove, removed))
+        self._totals[name, reason] += messages
+        return messages
+
+    def _make_letter(self, entry: Entry, refusal: Refusal, now: float) -> DeadLetter:
+        self._letters += 1
+        return DeadLetter(
+            entry.endpoint,
+            entry.messages[refusal.index],
+            refusal.reason,
+            refusal.reply,
+            now,
+            entry.device_key,
+            entry.user_key,
+            id=self._letters,
+            tracked_at=entry.tracked_at,
+            is_repeatable=entry.is_repeatable,
+            is_identity=entry.is_identity,
+        )
+
+    def _remove_letters(self, ids: Collection[int]) -> int:
+        kept = [item for item in self._dead if item.id not in ids]
+        removed = len(self._dead) - len(kept)
+        self._dead = deque(kept, maxlen=MAX_DEAD_LETTERS)
+        return removed
+
+    def _forget(self, keys: Collection[bytes], at: float, reason: str) -> int:
         removed = 0
         # An empty key is everybody without a user ID.
         for key in filter(None, keys):
-            for waiting in list(self._by_key.get(key, {}).values()):
-                if waiting.entry.tracked_at <= at:
-                    removed += self._remove(waiting)
+            found = list(self._by_key.get(key, {}).values())
+            stopped = [waiting for waiting in found if waiting.entry.tracked_at <= at]
+            removed += self._count(stopped, "dropped", reason)
             self._marks[key] = max(at, self._marks.get(key, at))
             self._marks.move_to_end(key)
             if len(self._marks) > MAX_STOP_MARKS:
@@ -324,8 +472,7 @@ class MemoryOutbox:
                 del self._aliases[waiting.entry.user_key]
             self._readmit(waiting.entry.user_key)
 
-    def _prune_marks(self, now: float) -> None:
+    def _prune_marks(self, oldest_kept: float) -> None:
         marks = self._marks
-        oldest_kept = now - self._settings.retry_budget
         while marks and marks[next(iter(marks))] < oldest_kept:
             marks.popitem(last=False)

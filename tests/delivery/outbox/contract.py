@@ -2,12 +2,24 @@
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from mp_asgi.delivery.outbox.base import Leased, Outbox, Refusal
-from mp_asgi.events import Endpoint, Entry
+from mp_asgi.delivery.outbox.base import (
+    KEEPS_ORDER,
+    MAX_UNREPEATABLE,
+    Backlog,
+    Counts,
+    DeadLetter,
+    Leased,
+    Outbox,
+    PutResult,
+    Refusal,
+    Ticket,
+)
+from mp_asgi.events import Endpoint, Entry, Message
 from mp_asgi.settings import Settings
 from tests.support import NOW, TIMEOUT, make_entry, make_settings
 
@@ -26,18 +38,71 @@ def take(
     return outbox.lease(endpoint, now, **limits)
 
 
+def find_ids(outbox: Outbox, endpoint: Endpoint = EVENTS) -> list[int]:
+    """Answer the ids of what is ready, and leave it ready."""
+    ids = [item.id for item in take(outbox, endpoint=endpoint)]
+    outbox.release(ids, NOW)
+    return ids
+
+
 def make_alias(*names: str, user: bytes = b"user", **fields: Any) -> Entry:
     names = names or ("alias",)
     return make_entry(*names, endpoint=ALIASES, user=user, is_identity=True, **fields)
 
 
+def bury_all(outbox: Outbox, *entries: Entry, at: float = NOW) -> Sequence[DeadLetter]:
+    """Make each message a dead letter; answer all letters that there are."""
+    for entry in entries:
+        outbox.put([entry], at)
+        (leased,) = take(outbox, at, entry.endpoint)
+        refusals = [Refusal(index, "rejected", "no") for index in range(len(entry.messages))]
+        outbox.bury(leased.id, refusals, at)
+    return outbox.dead()
+
+
+def ids_of(letters: Sequence[DeadLetter]) -> list[int]:
+    return [letter.id for letter in letters]
+
+
+def buried_names(outbox: Outbox) -> list[str]:
+    return [letter.message.name for letter in outbox.dead()]
+
+
+def imbalance(outbox: Outbox) -> int:
+    """Answer how many messages the totals do not account for."""
+    stats = outbox.stats()
+    summed: dict[str, int] = {}
+    for (name, _), number in stats.totals.items():
+        summed[name] = summed.get(name, 0) + number
+    came = summed.get("accepted", 0) + summed.get("replayed", 0)
+    went = sum(summed.get(name, 0) for name in ("delivered", "buried", "dropped"))
+    return came - went - stats.depth
+
+
 class OutboxContract(ABC):
+    """What every outbox promises. A subclass says how to make an empty one."""
+
     @abstractmethod
     def make(self, settings: Settings) -> Outbox: ...
 
+    @pytest.fixture(autouse=True)
+    def made(self) -> Iterator[list[Outbox]]:
+        """Close what a test opened, once its books are found to balance."""
+        self._made: list[Outbox] = []
+        yield self._made
+        missing = [imbalance(outbox) for outbox in self._made]
+        for outbox in self._made:
+            outbox.close()
+        assert missing == [0] * len(missing)
+
+    def open(self, **overrides: Any) -> Outbox:
+        outbox = self.make(make_settings(**overrides))
+        self._made.append(outbox)
+        return outbox
+
     @pytest.fixture
-    def outbox(self) -> Outbox:
-        return self.make(make_settings(retry_budget=3600.0))
+    def outbox(self, made: list[Outbox]) -> Outbox:
+        return self.open(retry_budget=3600.0, outbox_max_age=86_400.0)
 
     def test_entries_come_back_in_the_order_they_were_put(self, outbox):
         result = outbox.put([make_entry("a"), make_entry("b", "c")], NOW)
@@ -68,8 +133,9 @@ class OutboxContract(ABC):
 
         assert names(take(outbox, **limits)) == expected
 
-    def test_what_is_not_repeatable_is_leased_alone(self, outbox):
-        outbox.put([make_entry("a"), make_entry("add", is_repeatable=False), make_entry("b")], NOW)
+    def test_what_is_not_repeatable_is_leased_without_what_is(self, outbox):
+        add, append = (make_entry(name, is_repeatable=False) for name in ("add", "append"))
+        outbox.put([make_entry("a"), add, append, make_entry("b")], NOW)
 
         taken = []
         for _ in range(3):
@@ -77,21 +143,36 @@ class OutboxContract(ABC):
             taken.append(names(leased))
             outbox.ack([item.id for item in leased])
 
-        assert taken == [[["a"]], [["add"]], [["b"]]]
+        assert taken == [[["a"]], [["add"], ["append"]], [["b"]]]
 
-    def test_a_leased_entry_holds_back_those_behind_it(self, outbox):
-        outbox.put([make_entry("a"), make_entry("b")], NOW)
-        take(outbox, max_messages=1)
+    def test_a_lease_of_what_is_not_repeatable_is_small(self, outbox):
+        many = [make_entry(f"add{number}", is_repeatable=False) for number in range(60)]
+        outbox.put([make_entry(*"ab", is_repeatable=False), *many], NOW)
 
-        assert take(outbox) == []
-        assert outbox.backlog(EVENTS, NOW).messages == 0
+        assert [len(take(outbox)), len(take(outbox))] == [MAX_UNREPEATABLE - 1, 12]
+
+    @pytest.mark.parametrize("endpoint", sorted(KEEPS_ORDER, key=str))
+    def test_a_leased_entry_holds_back_those_behind_it_where_order_counts(self, outbox, endpoint):
+        outbox.put([make_entry("a", endpoint=endpoint), make_entry("b", endpoint=endpoint)], NOW)
+        take(outbox, endpoint=endpoint, max_messages=1)
+
+        assert take(outbox, endpoint=endpoint) == []
+        assert outbox.backlog(endpoint, NOW).messages == 0
+
+    def test_several_senders_take_events_side_by_side(self, outbox):
+        outbox.put([make_entry(name, size_bytes=100) for name in "abc"], NOW)
+
+        assert names(take(outbox, max_messages=1)) == [["a"]]
+        assert outbox.backlog(EVENTS, NOW) == Backlog(2, 202, NOW)
+        assert names(take(outbox)) == [["b"], ["c"]]
+        assert outbox.backlog(EVENTS, NOW) == Backlog(0, 0, NOW)
 
     def test_an_expired_lease_returns_in_its_place(self, outbox):
         outbox.put([make_entry("a"), make_entry("b")], NOW)
         take(outbox, max_messages=1, seconds=60)
 
-        assert take(outbox, NOW + 59.9) == []
-        assert names(take(outbox, NOW + 60)) == [["a"], ["b"]]
+        assert names(take(outbox, NOW + 59.9)) == [["b"]]
+        assert names(take(outbox, NOW + 60)) == [["a"]]
 
     @AWAITING
     @pytest.mark.parametrize(
@@ -99,7 +180,9 @@ class OutboxContract(ABC):
         [
             pytest.param(lambda outbox: None, id="ready"),
             pytest.param(lambda outbox: take(outbox, endpoint=ALIASES), id="leased"),
-            pytest.param(lambda outbox: outbox.release([0], NOW + 900), id="held-back"),
+            pytest.param(
+                lambda outbox: outbox.release(find_ids(outbox, ALIASES), NOW + 900), id="held-back"
+            ),
         ],
     )
     def test_an_alias_that_waits_holds_back_its_user(self, outbox, endpoint, hold):
@@ -114,27 +197,31 @@ class OutboxContract(ABC):
     @pytest.mark.parametrize(
         "settle",
         [
-            pytest.param(lambda outbox: outbox.ack([0]), id="acked"),
+            pytest.param(lambda outbox, alias: outbox.ack([alias]), id="acked"),
             pytest.param(
-                lambda outbox: outbox.bury(0, [Refusal(0, "rejected", "no")], NOW), id="buried"
+                lambda outbox, alias: outbox.bury(alias, [Refusal(0, "rejected", "no")], NOW),
+                id="buried",
             ),
-            pytest.param(lambda outbox: outbox.forget([b"device"], NOW), id="forgotten"),
-            pytest.param(lambda outbox: outbox.erase([b"device"], NOW), id="erased"),
+            pytest.param(lambda outbox, alias: outbox.drop([alias], "withdrawn"), id="dropped"),
+            pytest.param(lambda outbox, _: outbox.forget([b"device"], NOW), id="forgotten"),
+            pytest.param(lambda outbox, _: outbox.erase([b"device"], NOW), id="erased"),
+            pytest.param(lambda outbox, _: outbox.expire(NOW + 86_401), id="too-old"),
         ],
     )
     def test_an_alias_that_is_settled_lets_its_user_go(self, outbox, endpoint, settle):
         later = make_entry("a", endpoint=endpoint, user=b"user", at=NOW + 1)
-        outbox.put([make_alias(), later], NOW)
-        take(outbox, endpoint=ALIASES)
+        outbox.put([make_alias()], NOW)
+        outbox.put([later], NOW + 2)
+        (alias,) = take(outbox, endpoint=ALIASES)
 
-        settle(outbox)
+        settle(outbox, alias.id)
 
         assert outbox.backlog(endpoint, NOW).messages == 1
         assert names(take(outbox, endpoint=endpoint)) == [["a"]]
 
     def test_what_was_put_before_an_alias_goes_before_it(self, outbox):
         outbox.put([make_entry("a", "b", user=b"user"), make_alias()], NOW)
-        outbox.split(0)
+        outbox.split(find_ids(outbox)[0])
 
         assert names(take(outbox)) == [["a"], ["b"]]
 
@@ -155,7 +242,7 @@ class OutboxContract(ABC):
         outbox.put([make_alias(user=b""), make_entry("a")], NOW)
 
         assert names(take(outbox)) == [["a"]]
-        assert outbox.ack([0]) == 1
+        assert outbox.ack(find_ids(outbox, ALIASES)) == 1
 
     @AWAITING
     def test_who_waits_for_an_alias_lets_the_others_pass(self, outbox, endpoint):
@@ -176,7 +263,7 @@ class OutboxContract(ABC):
         mine = {"user": b"user", "endpoint": endpoint}
         outbox.put([make_entry("before", **mine), make_alias(), make_entry("a", **mine)], NOW)
         outbox.put([make_entry("b", endpoint=endpoint), make_entry("c", "d", **mine)], NOW)
-        outbox.split(outbox.stats().next_id - 2)
+        outbox.split(find_ids(outbox, endpoint)[1] + 1)  # c and d, behind b
         outbox.put([make_entry("e", endpoint=endpoint)], NOW)
 
         outbox.ack([item.id for item in take(outbox, endpoint=ALIASES)])
@@ -205,17 +292,15 @@ class OutboxContract(ABC):
 
     def test_who_waits_for_an_alias_counts_among_what_was_put_before(self, outbox):
         outbox.put([make_alias(), make_entry("a", user=b"user", at=NOW - 9)], NOW)
-        until = outbox.stats().next_id
+        horizon = outbox.horizon()
         outbox.ack([item.id for item in take(outbox, endpoint=ALIASES)])
 
         outbox.put([make_alias("again"), make_entry("b", user=b"user")], NOW + 1)
 
-        assert outbox.stats().first_id < until
-        assert outbox.stats().oldest_tracked_at == NOW - 9
+        assert not outbox.is_past(horizon)
+        assert outbox.stats().oldest_put_at == NOW
         outbox.ack([item.id for item in take(outbox)])
-        assert outbox.stats().first_id == until
-        outbox.ack([until])
-        assert outbox.stats().first_id == until + 1
+        assert outbox.is_past(horizon)
 
     @pytest.mark.parametrize(
         "settings",
@@ -223,7 +308,7 @@ class OutboxContract(ABC):
         ids=["messages", "bytes"],
     )
     def test_who_waits_for_an_alias_takes_room_like_the_others(self, settings):
-        outbox = self.make(make_settings(**settings))
+        outbox = self.open(**settings)
 
         outbox.put([make_alias(), make_entry("a", user=b"user", size_bytes=900_000)], NOW)
 
@@ -232,7 +317,7 @@ class OutboxContract(ABC):
     def test_a_lease_tells_when_its_entries_were_put(self, outbox):
         outbox.put([make_entry("a", at=NOW - 900)], NOW)
         outbox.put([make_entry("b", "c")], NOW + 1)
-        outbox.split(1)
+        outbox.split(find_ids(outbox)[1])
 
         assert [item.put_at for item in take(outbox)] == [NOW, NOW + 1, NOW + 1]
 
@@ -240,7 +325,7 @@ class OutboxContract(ABC):
         outbox.put([make_alias(user=b"both"), make_alias()], NOW)
         outbox.put([make_entry("a", user=b"user", device=b"both")], NOW)
 
-        outbox.ack([0])
+        outbox.ack(find_ids(outbox, ALIASES)[:1])
 
         assert take(outbox) == []
 
@@ -257,7 +342,7 @@ class OutboxContract(ABC):
 
     def test_both_halves_of_an_alias_hold_back(self, outbox):
         outbox.put([make_alias("one", "two"), make_entry("a", user=b"user")], NOW)
-        outbox.split(0)
+        outbox.split(find_ids(outbox, ALIASES)[0])
 
         for name in ("one", "two"):
             assert take(outbox) == []
@@ -281,7 +366,7 @@ class OutboxContract(ABC):
         (first,) = take(outbox, max_messages=1)
         outbox.release([first.id], NOW + 10)
 
-        assert take(outbox, NOW + 9) == []
+        assert outbox.backlog(EVENTS, NOW + 9).messages == 1
         again = take(outbox, NOW + 10)
         assert names(again) == [["a"], ["b"]]
         assert [item.attempts for item in again] == [1, 0]
@@ -302,7 +387,7 @@ class OutboxContract(ABC):
 
         outbox.split(leased.id)
 
-        (half,) = take(outbox)
+        (half, _) = take(outbox)
         assert half.entry == make_entry("a", is_repeatable=False, user=b"user")
 
     def test_halves_have_ids_of_their_own(self, outbox):
@@ -467,12 +552,29 @@ class OutboxContract(ABC):
 
         assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 1
 
-    def test_a_stop_mark_holds_for_the_retry_budget(self, outbox):
+    def test_a_stop_mark_holds_as_long_as_anything_is_kept(self, outbox):
         outbox.forget([b"device"], NOW)
-        assert outbox.put([make_entry("a", at=NOW)], NOW + 3600).stopped == 1
-        assert outbox.put([make_entry("a", at=NOW)], NOW + 3600.1).stopped == 1
+        for _ in range(2):
+            outbox.expire(NOW + 86_400)
+            assert outbox.put([make_entry("a", at=NOW)], NOW + 86_400).stopped == 1
 
-        assert outbox.put([make_entry("a", at=NOW)], NOW + 3600.1).stopped == 0
+        outbox.put([make_entry("other", device=b"other")], NOW + 86_401)
+        outbox.expire(NOW + 86_401)
+
+        assert outbox.put([make_entry("a", at=NOW)], NOW + 86_401).stopped == 0
+
+    def test_a_dead_letter_is_never_replayed_under_a_stop_mark(self, outbox):
+        letters = bury_all(outbox, make_entry("a"))
+        outbox.forget([b"device"], NOW + 100)
+
+        replayed = []
+        for now in (NOW + 3_701, NOW + 86_400, NOW + 90_000):
+            outbox.put([make_entry("other", device=b"other", at=now)], now)
+            replayed.append(outbox.replay(ids_of(letters), now))
+            outbox.expire(now)
+
+        assert replayed == [0, 0, 0]
+        assert outbox.dead() == ()
 
     def test_a_mark_is_not_forgotten_for_a_later_one_that_came_with_it(self, outbox):
         outbox.forget([b"device"], NOW)
@@ -481,7 +583,7 @@ class OutboxContract(ABC):
         assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 1
 
     def test_the_newest_is_refused_when_messages_are_too_many(self):
-        outbox = self.make(make_settings(outbox_max_messages=3))
+        outbox = self.open(outbox_max_messages=3)
 
         result = outbox.put([make_entry("a", "b"), make_entry("c", "d"), make_entry("e")], NOW)
 
@@ -489,7 +591,7 @@ class OutboxContract(ABC):
         assert names(take(outbox)) == [["a", "b"], ["e"]]
 
     def test_the_newest_is_refused_when_bytes_are_too_many(self):
-        outbox = self.make(make_settings(outbox_max_bytes=1_000_000))
+        outbox = self.open(outbox_max_bytes=1_000_000)
         people = make_entry("set", endpoint=Endpoint.PEOPLE, size_bytes=600_000)
 
         result = outbox.put([people, make_entry("a", size_bytes=600_000)], NOW)
@@ -497,7 +599,7 @@ class OutboxContract(ABC):
         assert (result.stored, result.overflowed) == (1, 1)
 
     def test_an_identity_event_is_stored_even_when_full(self):
-        outbox = self.make(make_settings(outbox_max_messages=1))
+        outbox = self.open(outbox_max_messages=1)
         outbox.put([make_entry("a")], NOW)
 
         assert outbox.put([make_entry("$identify", is_identity=True)], NOW).stored == 1
@@ -523,33 +625,369 @@ class OutboxContract(ABC):
         outbox.put([make_entry("a", "b", size_bytes=100)], NOW)
         stats = outbox.stats()
 
-        assert (empty.depth, empty.size_bytes, empty.oldest_tracked_at, empty.dead) == (
+        assert (empty.depth, empty.size_bytes, empty.oldest_put_at, empty.dead) == (
             0,
             0,
             None,
             0,
         )
-        assert (stats.depth, stats.size_bytes, stats.oldest_tracked_at) == (3, 253, NOW - 5)
+        assert (stats.depth, stats.size_bytes, stats.oldest_put_at) == (3, 253, NOW - 1)
 
-    def test_ids_tell_when_all_that_was_put_before_is_gone(self, outbox):
+    def test_a_horizon_is_past_when_all_that_was_put_before_is_gone(self, outbox):
         outbox.put([make_entry("a", "b")], NOW)
-        until = outbox.stats().next_id
+        horizon = outbox.horizon()
         outbox.put([make_entry("c")], NOW)
-        assert outbox.stats().first_id < until
+        assert not outbox.is_past(horizon)
 
         outbox.split(take(outbox)[0].id)
         leased = take(outbox, max_messages=1)
         outbox.ack([item.id for item in leased])
-        assert outbox.stats().first_id < until
+        assert not outbox.is_past(horizon)
 
         outbox.ack([item.id for item in take(outbox, max_messages=1)])
-        assert until <= outbox.stats().first_id < outbox.stats().next_id
+        assert outbox.is_past(horizon)
+        assert not outbox.is_past(outbox.horizon())
 
-    def test_an_empty_outbox_has_nothing_before_its_next_id(self, outbox):
+    def test_an_empty_outbox_is_past_every_horizon(self, outbox):
         outbox.put([make_entry("a")], NOW)
         outbox.ack([item.id for item in take(outbox)])
 
-        assert outbox.stats().first_id == outbox.stats().next_id
+        assert outbox.is_past(outbox.horizon())
+
+    def test_what_is_taken_is_what_was_put(self, outbox):
+        entry = Entry(
+            Endpoint.PEOPLE,
+            (
+                Message("caf\u00e9 \ud800 \x00", b'{"a":"\xc3\xa9"}', "id-1"),
+                Message("$add", b"{}", ""),
+            ),
+            bytes(range(256)),
+            b"",
+            NOW + 0.123456,
+            is_repeatable=False,
+            is_identity=True,
+        )
+
+        outbox.put([entry], NOW + 0.25)
+
+        (leased,) = take(outbox, endpoint=Endpoint.PEOPLE)
+        assert leased == Leased(leased.id, entry, 0, NOW + 0.25)
+
+    def test_nothing_put_is_nothing_stored(self, outbox):
+        assert outbox.put([], NOW) == PutResult(0, 0, 0)
+        assert outbox.stats().depth == 0
+
+    def test_what_a_ticket_brought_is_taken_once(self, outbox):
+        outbox.put([make_entry("a")], NOW, Ticket("journal", 7))
+
+        again = outbox.put([make_entry("a"), make_entry("b")], NOW, Ticket("journal", 7))
+
+        assert again == PutResult(0, 0, 0)
+        assert outbox.stats().totals == {("accepted", ""): 1}
+        assert names(take(outbox)) == [["a"]]
+
+    @pytest.mark.parametrize(
+        ("ticket", "stored"),
+        [
+            pytest.param(Ticket("journal", 6), 0, id="an-older-one"),
+            pytest.param(Ticket("journal", 8), 1, id="the-next"),
+            pytest.param(Ticket("other", 7), 1, id="another-source"),
+            pytest.param(Ticket("other", 0), 1, id="the-first-of-a-source"),
+            pytest.param(None, 1, id="none"),
+        ],
+    )
+    def test_a_ticket_holds_for_its_source_and_what_was_before_it(self, outbox, ticket, stored):
+        outbox.put([make_entry("a")], NOW, Ticket("journal", 7))
+
+        assert outbox.put([make_entry("b")], NOW, ticket).stored == stored
+
+    @pytest.mark.parametrize("entries", [[], [make_entry("a")]], ids=["of-nothing", "of-stopped"])
+    def test_a_ticket_that_stored_nothing_is_known_all_the_same(self, outbox, entries):
+        outbox.forget([b"device"], NOW)
+        outbox.put(entries, NOW, Ticket("journal", 7))
+
+        assert outbox.put([make_entry("b", device=b"x")], NOW, Ticket("journal", 7)).stored == 0
+
+    def test_a_dropped_entry_is_gone_and_counted_once(self, outbox):
+        outbox.put([make_entry("a", "b"), make_entry("c")], NOW)
+        first, _ = take(outbox)
+
+        assert outbox.drop([first.id], "withdrawn") == 2
+        assert outbox.drop([first.id], "withdrawn") == 0
+        assert outbox.stats().totals["dropped", "withdrawn"] == 2
+        assert names(take(outbox, NOW + 60)) == [["c"]]
+
+    def test_the_totals_tell_what_became_of_every_message(self):
+        outbox = self.open(outbox_max_messages=12, outbox_max_age=3600.0, retry_budget=3600.0)
+        outbox.forget([b"gone"], NOW)
+        outbox.put([make_entry("old")], NOW - 7200)
+        outbox.put([make_entry("a", "b"), make_entry("stopped", device=b"gone")], NOW)
+        outbox.put([make_entry("c", "d", "e"), make_entry("f"), make_entry(*"ghijk")], NOW)
+        outbox.put([make_entry("too", "many", "messages")], NOW)
+
+        outbox.expire(NOW)
+        first, second, third, _ = take(outbox)
+        outbox.ack([first.id])
+        outbox.bury(second.id, [Refusal(0, "rejected", ""), Refusal(2, "expired", "")], NOW)
+        outbox.drop([third.id], "withdrawn")
+        outbox.put([make_entry("z", device=b"x")], NOW)
+        outbox.erase([b"x"], NOW)
+        outbox.forget([b"device"], NOW)
+
+        assert outbox.stats().totals == {
+            ("accepted", ""): 17,
+            ("delivered", ""): 2 + 1,
+            ("buried", "rejected"): 1,
+            ("buried", "expired"): 1,
+            ("dropped", "stopped"): 1 + 5,
+            ("dropped", "overflow"): 3,
+            ("dropped", "too_old"): 1,
+            ("dropped", "withdrawn"): 1,
+            ("dropped", "erased"): 1,
+        }
+
+    def test_an_empty_outbox_has_counted_nothing(self, outbox):
+        outbox.ack([5])
+        outbox.drop([5], "withdrawn")
+        outbox.release([5], NOW)
+        outbox.forget([b"device"], NOW)
+        outbox.expire(NOW)
+
+        assert outbox.stats().totals == {}
+
+    @pytest.mark.parametrize("settle", ["ack", "release"])
+    def test_settling_nothing_changes_nothing(self, outbox, settle):
+        outbox.put([make_entry("a")], NOW)
+
+        outbox.ack([]) if settle == "ack" else outbox.release([], NOW)
+
+        assert names(take(outbox)) == [["a"]]
+
+    def test_what_others_counted_joins_the_totals(self, outbox):
+        counted: Counts = {("refused", "no-choice"): 2, ("retried", ""): 1}
+        outbox.tally(counted)
+        outbox.tally({("retried", ""): 3})
+        outbox.tally({})
+
+        assert outbox.stats().totals == {("refused", "no-choice"): 2, ("retried", ""): 4}
+
+    def test_a_lease_that_ran_out_is_told_to_who_takes_over(self, outbox):
+        outbox.put([make_entry("a"), make_entry("b")], NOW)
+        (first,) = take(outbox, max_messages=1, seconds=60)
+
+        again = take(outbox, NOW + 60)
+
+        assert not first.is_overdue
+        assert [item.is_overdue for item in again] == [True, False]
+        assert [item.attempts for item in again] == [0, 0]
+
+    def test_what_was_given_back_is_not_overdue(self, outbox):
+        outbox.put([make_entry("a", "b"), make_entry("c")], NOW)
+        taken = take(outbox)
+        for item in taken:
+            outbox.release([item.id], NOW + 10)
+        outbox.split(taken[0].id)
+
+        assert [item.is_overdue for item in take(outbox, NOW + 10)] == [False, False, False]
+
+    @pytest.mark.parametrize("endpoint", Endpoint)
+    def test_a_lease_of_before_the_clock_was_set_back_has_run_out(self, outbox, endpoint):
+        outbox.put([make_entry("a", endpoint=endpoint)], NOW)
+        take(outbox, endpoint=endpoint, seconds=60)
+
+        assert take(outbox, NOW - 60, endpoint) == []
+        assert outbox.backlog(endpoint, NOW - 60).messages == 0
+        assert outbox.backlog(endpoint, NOW - 60.1).messages == 1
+        (leased,) = take(outbox, NOW - 60.1, endpoint)
+        assert leased.is_overdue
+
+    @pytest.mark.parametrize("endpoint", Endpoint)
+    def test_what_is_held_back_for_long_stays_so(self, outbox, endpoint):
+        outbox.put([make_entry("a", endpoint=endpoint)], NOW)
+        outbox.release([item.id for item in take(outbox, endpoint=endpoint)], NOW + 90_000)
+
+        assert take(outbox, NOW + 89_999, endpoint) == []
+        assert outbox.backlog(endpoint, NOW).messages == 0
+        assert names(take(outbox, NOW + 90_000, endpoint)) == [["a"]]
+
+    def test_stats_tell_how_much_is_leased(self, outbox):
+        outbox.put([make_entry("a", "b"), make_entry("c"), make_entry("d")], NOW)
+        before = outbox.stats().leased
+        first, second = take(outbox, max_messages=3)
+        during = outbox.stats().leased
+        outbox.ack([first.id])
+        outbox.release([second.id], NOW + 60)
+
+        assert (before, during, outbox.stats().leased) == (0, 3, 0)
+
+    def test_a_dead_letter_tells_all_of_its_entry(self, outbox):
+        entry = make_entry("a", user=b"user", at=NOW - 5, is_repeatable=False, is_identity=True)
+
+        (letter,) = bury_all(outbox, entry)
+
+        assert letter.to_entry() == entry
+        assert letter.id > 0
+
+    def test_a_reply_of_any_characters_is_kept(self, outbox):
+        outbox.put([make_entry("a")], NOW)
+        outbox.bury(find_ids(outbox)[0], [Refusal(0, "rejected", "caf\u00e9 \ud800 \x00")], NOW)
+
+        assert outbox.dead()[0].reply == "caf\u00e9 \ud800 \x00"
+
+    def test_dead_letters_come_in_pages(self, outbox):
+        letters = bury_all(outbox, make_entry("a", "b"), make_entry("c", "d", "e"))
+        ids = ids_of(letters)
+
+        assert [letter.message.name for letter in letters] == list("abcde")
+        assert ids == sorted(set(ids))
+        assert ids_of(outbox.dead(limit=2)) == ids[:2]
+        assert ids_of(outbox.dead(after=ids[1], limit=2)) == ids[2:4]
+        assert ids_of(outbox.dead(after=ids[3], limit=2)) == ids[4:]
+        assert outbox.dead(after=ids[4]) == ()
+
+    def test_purged_letters_are_gone_and_stay_counted_as_buried(self, outbox):
+        ids = ids_of(bury_all(outbox, make_entry("a", "b", "c")))
+
+        assert outbox.purge([*ids[1:], 99]) == 2
+        assert outbox.purge(ids[1:]) == 0
+        assert buried_names(outbox) == ["a"]
+        assert outbox.stats().dead == 1
+        assert outbox.stats().totals["buried", "rejected"] == 3
+
+    def test_a_letters_number_is_not_given_twice(self, outbox):
+        (first,) = bury_all(outbox, make_entry("a"))
+        outbox.purge([first.id])
+
+        (second,) = bury_all(outbox, make_entry("b"))
+
+        assert second.id > first.id
+
+    def test_erased_letters_stay_counted_as_buried(self, outbox):
+        bury_all(outbox, make_entry("a"))
+        outbox.erase([b"device"], NOW)
+
+        assert outbox.stats().totals == {("accepted", ""): 1, ("buried", "rejected"): 1}
+
+    def test_a_replayed_letter_waits_again_at_the_end(self, outbox):
+        entry = make_entry("a", user=b"user", at=NOW - 5)
+        letters = bury_all(outbox, entry, make_entry("b"), make_entry("c"))
+        outbox.put([make_entry("d")], NOW)
+
+        assert outbox.replay([letters[2].id, letters[0].id, 99], NOW + 9) == 2
+        assert outbox.replay([letters[0].id], NOW + 9) == 0
+        taken = take(outbox, NOW + 9)
+        assert names(taken) == [["d"], ["a"], ["c"]]
+        assert taken[1] == Leased(taken[1].id, entry, 0, NOW + 9)
+        assert buried_names(outbox) == ["b"]
+        assert outbox.stats().totals["replayed", ""] == 2
+
+    def test_a_letter_under_a_stop_mark_stays_dead(self, outbox):
+        letters = bury_all(outbox, make_entry("a"), make_entry("b", device=b"x"))
+        outbox.forget([b"device"], NOW)
+
+        assert outbox.replay(ids_of(letters), NOW) == 1
+        assert names(take(outbox)) == [["b"]]
+        assert buried_names(outbox) == ["a"]
+
+    def test_a_replayed_letter_is_forgotten_like_any_other(self, outbox):
+        outbox.replay(ids_of(bury_all(outbox, make_entry("a", user=b"user"))), NOW)
+
+        assert outbox.forget([b"user"], NOW) == 1
+
+    @AWAITING
+    def test_a_replayed_letter_waits_for_the_aliases_of_its_user(self, outbox, endpoint):
+        letters = bury_all(outbox, make_entry("a", endpoint=endpoint, user=b"user"))
+        outbox.put([make_alias()], NOW)
+        outbox.replay(ids_of(letters), NOW)
+
+        assert take(outbox, endpoint=endpoint) == []
+        assert outbox.stats().behind_aliases == 1
+        outbox.ack([item.id for item in take(outbox, endpoint=ALIASES)])
+        assert names(take(outbox, endpoint=endpoint)) == [["a"]]
+
+    @AWAITING
+    def test_a_replayed_alias_holds_back_what_comes_after_it(self, outbox, endpoint):
+        letters = bury_all(outbox, make_alias())
+        mine = {"endpoint": endpoint, "user": b"user"}
+        outbox.put([make_entry("a", **mine)], NOW)
+        outbox.replay(ids_of(letters), NOW)
+        outbox.put([make_entry("b", **mine)], NOW)
+
+        assert names(take(outbox, endpoint=endpoint)) == [["a"]]
+
+    def test_a_letter_is_replayed_into_a_full_outbox(self):
+        outbox = self.open(outbox_max_messages=1)
+        letters = bury_all(outbox, make_entry("a"))
+        outbox.put([make_entry("b")], NOW)
+
+        assert outbox.replay(ids_of(letters), NOW) == 1
+        assert outbox.put([make_entry("c")], NOW).overflowed == 1
+
+    def test_a_replayed_letter_was_put_after_a_horizon_of_before(self, outbox):
+        letters = bury_all(outbox, make_entry("a"))
+        horizon = outbox.horizon()
+        outbox.replay(ids_of(letters), NOW)
+
+        assert outbox.is_past(horizon)
+        assert not outbox.is_past(outbox.horizon())
+
+    @pytest.mark.parametrize("is_leased", [False, True], ids=["waiting", "leased"])
+    def test_what_waited_too_long_is_given_up(self, outbox, is_leased):
+        outbox.put([make_entry("a", "b"), make_entry("set", endpoint=Endpoint.PEOPLE)], NOW)
+        outbox.put([make_entry("c")], NOW + 10)
+        if is_leased:
+            take(outbox, NOW + 86_400)
+
+        assert outbox.expire(NOW + 86_400) == 0
+        assert outbox.expire(NOW + 86_401) == 3
+        assert outbox.stats().totals["dropped", "too_old"] == 3
+        assert names(take(outbox, NOW + 90_000)) == [["c"]]
+
+    def test_who_waits_for_an_alias_is_given_up_with_it(self, outbox):
+        outbox.put([make_alias(), make_entry("a", user=b"user")], NOW)
+
+        assert outbox.expire(NOW + 86_401) == 2
+        assert outbox.stats().depth == outbox.stats().behind_aliases == 0
+
+    def test_what_was_tracked_long_ago_is_kept_from_when_it_was_put(self, outbox):
+        outbox.put([make_entry("a", at=NOW - 90_000)], NOW)
+
+        assert outbox.expire(NOW) == 0
+
+    def test_letters_that_are_dead_too_long_are_deleted(self, outbox):
+        bury_all(outbox, make_entry("a"))
+        bury_all(outbox, make_entry("b"), at=NOW + 10)
+
+        assert outbox.expire(NOW + 86_401) == 0
+        assert buried_names(outbox) == ["b"]
+        assert outbox.stats().totals["buried", "rejected"] == 2
+
+    def test_a_closed_outbox_goes_on(self, outbox):
+        outbox.put([make_entry("a"), make_entry("b")], NOW)
+        outbox.ack([take(outbox, max_messages=1)[0].id])
+
+        outbox.close()
+        outbox.close()
+
+        assert names(take(outbox)) == [["b"]]
+        assert outbox.put([make_entry("c")], NOW).stored == 1
+        assert outbox.stats().totals == {("accepted", ""): 3, ("delivered", ""): 1}
+
+    @pytest.mark.parametrize("is_stopped", [False, True], ids=["of-some", "of-all"])
+    def test_stops_are_found_among_many_entries(self, outbox, is_stopped):
+        keys = [b"%d" % number for number in range(300)]
+        outbox.forget(keys if is_stopped else keys[::100], NOW)
+
+        result = outbox.put([make_entry("a", device=key) for key in keys], NOW)
+
+        assert result.stopped == (300 if is_stopped else 3)
+
+    def test_many_are_leased_and_settled_at_once(self, outbox):
+        outbox.put([make_entry("a", device=b"%d" % number) for number in range(2000)], NOW)
+        leased = take(outbox)
+
+        assert len(leased) == 2000
+        assert outbox.ack([item.id for item in leased]) == 2000
 
     def test_threads_may_put_and_take_together(self, outbox):
         taken: list[Leased] = []

@@ -13,7 +13,16 @@ class TestMemoryOutbox(OutboxContract):
     def make(self, settings: Settings) -> Outbox:
         return MemoryOutbox(settings)
 
-    def test_the_oldest_dead_letters_are_given_up(self, outbox):
+    def test_a_clock_that_was_ahead_keeps_nothing_else_from_expiring(self, outbox):
+        outbox.put([make_entry("future")], NOW + 3650 * 86_400)
+        outbox.put([make_entry("a"), make_entry("b")], NOW)
+
+        assert outbox.expire(NOW + 86_401) == 2
+        assert outbox.stats().depth == 1
+
+    def test_the_oldest_dead_letters_are_given_up_and_counted(self, monkeypatch):
+        monkeypatch.setattr(memory, "MAX_DEAD_LETTERS", 3)
+        outbox = self.open()
         many = [f"n{number}" for number in range(memory.MAX_DEAD_LETTERS + 1)]
         outbox.put([make_entry(*many)], NOW)
         (leased,) = take(outbox)
@@ -22,8 +31,11 @@ class TestMemoryOutbox(OutboxContract):
 
         assert len(outbox.dead()) == memory.MAX_DEAD_LETTERS
         assert outbox.dead()[0].message.name == "n1"
+        assert outbox.stats().totals["letters_lost", ""] == 1
 
-    def test_dead_letters_stay_bounded_after_an_erase(self, outbox):
+    def test_dead_letters_stay_bounded_after_an_erase(self, monkeypatch):
+        monkeypatch.setattr(memory, "MAX_DEAD_LETTERS", 3)
+        outbox = self.open()
         many = [f"n{number}" for number in range(memory.MAX_DEAD_LETTERS + 1)]
         outbox.erase([b"device"], NOW - 1)
         outbox.put([make_entry(*many)], NOW)

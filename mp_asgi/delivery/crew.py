@@ -1,0 +1,153 @@
+"""Put together who works for one process between a start and a stop: storer, sender, recorder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mp_asgi.errors import OutboxUnavailable
+from mp_asgi.events import Entry
+from mp_asgi.settings import Settings
+
+from .counters import Counters
+from .forwarder import Forwarder
+from .home import Home
+from .outbox.spooled import Spooled
+from .pump import Pump
+from .run import Job, Pulse, Rest, Run
+from .sender import Sender
+from .storer import Storer
+from .transport import Transport
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Tools(Generic[T]):
+    """What a crew works with.
+
+    Attributes:
+        transport_factory: Makes the transport, in the thread that sends.
+        render: Makes entries of an item, in the storing thread.
+        counters: Where everything is counted.
+        settings: Bounds and intervals.
+        clock: Answers seconds since the epoch.
+    """
+
+    transport_factory: Callable[[], Transport]
+    render: Callable[[T], Sequence[Entry]]
+    counters: Counters
+    settings: Settings
+    clock: Callable[[], float]
+
+
+class Crew(Generic[T]):
+    """The threads of one process and what they drive.
+
+    Args:
+        home: What they work on.
+        tools: What they work with.
+
+    Attributes:
+        storer: Fills the outbox.
+        sender: Empties it, or its spool where others send.
+    """
+
+    def __init__(self, home: Home[T], tools: Tools[T]) -> None:
+        self._home = home
+        self._tools = tools
+        self._delivered = 0
+        self._sent_at: float | None = None
+        self._rest = Rest(home.notify)
+        self._pump = Pump(home.outbox, tools.settings, tools.counters)
+        self.sender = self._make_sender()
+        self.storer = make_storer(home, tools, self._on_stored)
+        jobs: dict[str, Job] = {
+            "mp-asgi-storer": self.storer.run,
+            "mp-asgi-sender": self.sender.run,
+        }
+        wakes = [home.intake.wake, self._rest]
+        if home.recorder is not None:
+            jobs["mp-asgi-recorder"] = home.recorder.run
+            wakes.append(home.recorder.wake)
+        self._run = Run(jobs, wakes, home.close_outbox)
+
+    def start(self) -> None:
+        """Start the threads that do not run yet.
+
+        Raises:
+            RuntimeError: The system has none left, or the interpreter ends. Those that were
+                started go on.
+        """
+        self._run.start()
+
+    def stop(self, deadline: float) -> bool:
+        """Let them finish. Return whether they have, before a moment of `time.monotonic`."""
+        return self._run.stop(deadline)
+
+    def wake_sender(self) -> None:
+        """Let the sender look again at what it may send."""
+        self._rest.set()
+
+    def has_given_up(self, deadline: float) -> bool:
+        """Whether nothing will be sent before a moment of `time.monotonic`: the host is down, or
+        whatever waits is held back. What another process may be sending is worth waiting for.
+        """
+        if not self._rest.lasts(deadline):
+            return False
+        try:
+            return not self._home.outbox.stats().leased
+        except OutboxUnavailable:
+            return True
+
+    def pulse(self) -> Pulse:
+        """Answer how they fare."""
+        home = self._home
+        away = home.outbox.trouble if isinstance(home.outbox, Spooled) else ""
+        return Pulse(
+            is_running=self._run.is_alive(),
+            stored_at=self.storer.stored_at,
+            sent_at=self._sent_at,
+            is_blocked=self._pump.is_blocked,
+            trouble=" ".join(filter(None, (home.trouble, away))),
+        )
+
+    def _make_sender(self) -> Sender | Forwarder:
+        home, tools = self._home, self._tools
+        if isinstance(home.outbox, Spooled):  # `mp-asgi drain` sends
+            forwarder = Forwarder(home.outbox, clock=tools.clock, on_progress=self._on_progress)
+            forwarder.wake = self._rest
+            return forwarder
+        sender = Sender(
+            pump=self._pump,
+            transport_factory=tools.transport_factory,
+            clock=tools.clock,
+            settling=home.settling,
+            screen=None if home.recorder is None else home.recorder.screen,
+            is_flushing=lambda: home.flushes > 0,
+            on_progress=self._on_progress,
+        )
+        sender.wake = self._rest
+        return sender
+
+    def _on_stored(self) -> None:
+        self.wake_sender()
+        self._home.notify()  # a stop may have removed what a flush waits for
+
+    def _on_progress(self) -> None:
+        delivered = self._tools.counters.snapshot().delivered
+        if delivered != self._delivered:
+            self._delivered, self._sent_at = delivered, self._tools.clock()
+        self._home.notify()
+
+
+def make_storer(home: Home[T], tools: Tools[T], on_stored: Callable[[], None]) -> Storer[T]:
+    """Make what fills the outbox, for a thread or for the end of a process."""
+    return Storer(
+        intake=home.intake,
+        outbox=home.outbox,
+        render=tools.render,
+        counters=tools.counters,
+        clock=tools.clock,
+        on_stored=on_stored,
+        shelf=home.shelf(),
+    )

@@ -1,0 +1,184 @@
+"""Move what journals hold into the outbox. What the outbox does not take stays where it is.
+
+A journal holds what a request said of its visitor: as soon as the outbox has all of it, another
+file takes its place.
+"""
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from .journal import ROTATE_BYTES, Group, Journal
+from .journals import Journals
+from .lanes import remaining
+
+ADOPT_SECONDS: Final = 5.0  # between two looks for what others have left, and two tries of a move
+RENEW_SECONDS: Final = 1.0  # that a file outlives what it holds; denials make it shorter
+
+logger = logging.getLogger("mp_asgi.delivery")
+
+
+class Mover:
+    """Empty the journals of a project's directory, on one thread.
+
+    Args:
+        journals: The directory.
+        journal: This process's own; None if it has none.
+        store: Puts a group. Answers whether the outbox has it now.
+        clock: Answers seconds since the epoch.
+        reopen: Makes this process's journal where it could not be made before; None if that still
+            fails, or if it keeps none.
+        on_deleted: Called when this process's journal was deleted, and another one begins.
+
+    Attributes:
+        journal: This process's own; None while it has none.
+        is_hurried: Whether what the outbox has must not stay in the journal any longer.
+    """
+
+    def __init__(
+        self,
+        journals: Journals,
+        journal: Journal | None,
+        *,
+        store: Callable[[Group], bool],
+        clock: Callable[[], float],
+        reopen: Callable[[], Journal | None],
+        on_deleted: Callable[[], None],
+    ) -> None:
+        self.journal = journal
+        self.is_hurried = False
+        self._journals = journals
+        self._store = store
+        self._clock = clock
+        self._reopen = reopen
+        self._on_deleted = on_deleted
+        self._reopened_at = clock()
+        self._renewed_at = -math.inf
+        self._adopted_at = -math.inf
+        self._seen: dict[str, int] = {}  # of living processes without threads, how far
+
+    def move(self, *, is_flushing: bool) -> bool:
+        """Move what this process kept, and now and then what others left.
+
+        Args:
+            is_flushing: Whether to look for others' journals, however short ago the last look was.
+
+        Returns:
+            Whether the outbox has all that was kept before this call.
+        """
+        now = self._clock()
+        self._mend(now)
+        is_moved = self._move_own()
+        self._renew(now)
+        if is_moved and (is_flushing or not remaining(ADOPT_SECONDS, self._adopted_at, now)):
+            self._adopted_at = now
+            is_moved = self._adopt()
+        return is_moved
+
+    def patience(self) -> float:
+        """Answer how many seconds from now there may be something to do, whatever comes."""
+        journal = self.journal
+        return RENEW_SECONDS if journal is not None and journal.file.size else ADOPT_SECONDS
+
+    def end(self) -> None:
+        """Delete this process's journal, or leave it to the next one if it holds anything."""
+        if self.journal is None or self.journal.is_over:
+            return
+        file = self.journal.end()
+        if self.journal.is_stored:
+            self._journals.remove(file)
+        else:
+            self._journals.leave(file)
+
+    def _mend(self, now: float) -> None:
+        """Make a journal where there is none: it could not be made, or somebody deleted it."""
+        journal = self.journal
+        if journal is None:
+            if not remaining(ADOPT_SECONDS, self._reopened_at, now):
+                self._reopened_at = now
+                self.journal = self._reopen()
+        elif journal.file.is_gone():
+            self._on_deleted()
+            with contextlib.suppress(OSError):  # tried again in the next round
+                self._journals.remove(journal.rescue(self._journals.create(is_lone=False)))
+
+    def _renew(self, now: float) -> None:
+        """Begin another file if the outbox has all of this one."""
+        journal = self.journal
+        if journal is None or not journal.file.size or not journal.is_stored:
+            return
+        if not self.is_hurried and remaining(RENEW_SECONDS, self._renewed_at, now):
+            return
+        try:
+            file = self._journals.create(is_lone=False, after=journal.file)
+        except OSError:
+            return
+        old = journal.replace(file)
+        self._journals.remove(file if old is None else old)
+        if old is not None:
+            self._renewed_at, self.is_hurried = now, False
+
+    def _move_own(self) -> bool:
+        journal = self.journal
+        if journal is None or journal.is_stored:
+            return True
+        try:
+            groups = journal.seal()
+        except OSError:
+            return False
+        for group in groups:
+            if not self._store(group):
+                return False
+            journal.settle(group)
+        if journal.file.size > ROTATE_BYTES:
+            self._rotate(journal)
+        return bool(groups)
+
+    def _rotate(self, journal: Journal) -> None:
+        """Begin another file, and move what came into the old one meanwhile."""
+        try:
+            file = self._journals.create(is_lone=False)
+        except OSError:
+            return  # the old one only grows
+        old, start = journal.rotate(file)
+        try:
+            groups = old.read_sealed(start)
+        except OSError:
+            groups = None
+        if groups is not None and all(map(self._store, groups)):
+            self._journals.remove(old)
+        else:
+            self._journals.leave(old)  # an orphan from now on
+
+    def _adopt(self) -> bool:
+        is_moved = True
+        for file in self._journals.orphans():
+            try:
+                groups = file.read(0, file.size)
+            except OSError:
+                groups = None
+            if groups is not None and all(map(self._store, groups)):
+                _tell(groups)
+                self._journals.remove(file)
+            else:
+                is_moved = False
+                self._journals.leave(file)
+        return is_moved and self._follow_lone()
+
+    def _follow_lone(self) -> bool:
+        """Move what living processes without threads have kept; each of them ends its journal."""
+        seen: dict[str, int] = {}
+        for group in self._journals.read_lone():
+            source, number = group.ticket.source, group.ticket.number
+            if number > self._seen.get(source, 0) and not self._store(group):
+                return False
+            self._seen[source] = seen[source] = max(number, self._seen.get(source, 0))
+        self._seen = seen
+        return True
+
+
+def _tell(groups: Sequence[Group]) -> None:
+    if count := sum(record.messages for group in groups for record in group.records):
+        logger.info("Adopted %d messages from the journal of a process that has ended.", count)

@@ -1,0 +1,485 @@
+"""Keep the outbox on a Redis server, for any number of hosts: Streams with a consumer group.
+
+What an operation does is written in `redis.lua`, which runs whole or not at all. Here is the way
+there: connections, the layout of what is kept, and errors without secrets.
+"""
+
+import logging
+import struct
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from mp_asgi.errors import OutboxUnavailable
+from mp_asgi.events import Endpoint, Entry, Message
+from mp_asgi.settings import Settings
+
+from .base import (
+    MAX_DEAD_LETTERS,
+    Backlog,
+    Counts,
+    DeadLetter,
+    Horizon,
+    Leased,
+    OutboxStats,
+    PutResult,
+    Refusal,
+    Ticket,
+)
+
+if TYPE_CHECKING:
+    import redis.exceptions
+    from redis.retry import Retry
+
+TIMEOUT_SECONDS: Final = 2.0  # to connect, and for each answer
+MAX_STOP_MARKS: Final = 100_000  # a stop has already removed what waits; its mark guards latecomers
+ROUND: Final = 1000  # dead letters in one answer
+LATE_SECONDS: Final = 3600.0  # a packet that was lost is sent again for minutes, not for hours
+
+_HEAD: Final = struct.Struct(">cBIIddH")
+_MESSAGE: Final = struct.Struct(">III")
+_REPEATABLE, _IDENTITY = 1, 2
+_ENDPOINTS: Final = {endpoint.value[1].encode(): endpoint for endpoint in Endpoint}
+_SCRIPT: Final = Path(__file__).with_suffix(".lua")
+
+logger = logging.getLogger("mp_asgi.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class HandIn:
+    """An entry that another outbox hands over, so that it is taken once.
+
+    Attributes:
+        label: A name that no other entry ever has.
+        entry: What is handed over.
+        doubt: The ticket under which it was perhaps put already; None if it was not.
+    """
+
+    label: str
+    entry: Entry
+    doubt: Ticket | None = None
+
+
+class RedisOutbox:
+    """The `Outbox` of all hosts that know the server.
+
+    Everything is dated by the server's clock: a caller's `now` is corrected by how far its host's
+    clock is from it, when that is a second or more. Ids begin at the server's time, so that none
+    comes again after the server has lost what it kept. A lost answer of a put that has a ticket can
+    be repeated; nothing is repeated here.
+
+    Args:
+        url: `redis://` or `rediss://` (TLS), with user, password, port and number of the database.
+            Of a cluster, any of its nodes: all of a project's keys are in one slot.
+        settings: Bounds what waits and says how long stop marks and entries are kept.
+        project: Names the Mixpanel project; the same on all hosts, and no secret.
+        wall: Answers this host's time in seconds since the epoch, to compare with the server's.
+
+    Raises:
+        OutboxUnavailable: The package `redis` is not installed, or the URL cannot be used.
+    """
+
+    is_shared = True
+    is_durable = True
+
+    def __init__(
+        self, url: str, settings: Settings, project: str, *, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._tag = f"{{mp-asgi:{project}}}"
+        self._wall = wall
+        self._server = _Server(url)
+        self._began = b""  # with which id the outbox began; empty while that is not known
+        self._has_seen_policy = False
+
+    def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
+        """Accept entries, each as a whole, in order."""
+        ticket = ticket or Ticket("", 0)
+        fixed = (now, self._wall(), *self._bounds, ticket.source, ticket.number)
+        rest = [part for entry in entries for part in (_pack_head(entry, now), _pack(entry))]
+        *result, began = self._call("put", *fixed, rest=rest)
+        self._compare(began or b"")
+        return PutResult(*result)
+
+    def server_time(self) -> float:
+        """Answer the server's time, for a later `take_over`, in seconds since the epoch."""
+        return float(self._call("time"))
+
+    def take_over(self, hand_ins: Sequence[HandIn], now: float, ends_at: float) -> PutResult | None:
+        """Accept what another outbox hands over; what has a label that was seen is not counted.
+
+        What was put under the ticket of its doubt is here. If that put was not done, it never
+        will be from now on, however late it arrives. What may be older than a stop mark that has
+        gone is dropped as `too_old`.
+
+        Args:
+            hand_ins: What is handed over.
+            now: Seconds since the epoch.
+            ends_at: Until when this may be done, by the server's time: until then no other hands
+                the same over.
+
+        Returns:
+            What became of the messages; None if it came too late, and nothing was done.
+        """
+        rest: list[str | bytes | int] = []
+        for item in hand_ins:
+            doubt = item.doubt or Ticket("", 0)
+            rest += (item.label, doubt.source, doubt.number)
+            rest += (_pack_head(item.entry, now), _pack(item.entry))
+        fixed = (now, self._wall(), self._settings.outbox_max_age, *self._bounds, ends_at)
+        result = self._call("take_over", *fixed, rest=rest)
+        return None if result is None else PutResult(*result)
+
+    def let_expire(self, labels: Sequence[str], now: float) -> None:
+        """Forget labels of what nobody will hand over again, once nothing can arrive late."""
+        at = now - self._settings.outbox_max_age + LATE_SECONDS
+        self._call("let_expire", at, self._wall(), rest=labels)
+
+    def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
+        """Answer what could be leased now."""
+        messages, size_bytes, since = self._call("backlog", _line(endpoint), now, self._wall())
+        return Backlog(messages, size_bytes, float(since) if since else now)
+
+    def lease(
+        self, endpoint: Endpoint, now: float, *, max_messages: int, max_bytes: int, seconds: float
+    ) -> list[Leased]:
+        """Take whole entries, oldest first, for `seconds`; after that they return."""
+        limits = (max_messages, max_bytes, seconds)
+        rows = self._call("lease", _line(endpoint), now, self._wall(), *limits)
+        return [_read_leased(*row) for row in rows]
+
+    def ack(self, ids: Sequence[int]) -> int:
+        """Remove delivered entries. Return how many messages that settled."""
+        return int(self._call("settle", "delivered:", rest=ids))
+
+    def drop(self, ids: Sequence[int], reason: str) -> int:
+        """Remove entries that may not leave. Return how many messages."""
+        return int(self._call("settle", f"dropped:{reason}", rest=ids))
+
+    def release(self, ids: Sequence[int], not_before: float) -> None:
+        """Give entries back where they stood and count an attempt."""
+        self._call("release", not_before, self._wall(), rest=ids)
+
+    def split(self, id: int) -> None:  # noqa: A002  # the word of the contract
+        """Put two entries, each with half of the messages and ready, in one entry's place."""
+        self._call("split", id)
+
+    def bury(self, id: int, refusals: Sequence[Refusal], now: float) -> bool:  # noqa: A002
+        """Turn the named messages into dead letters and remove the entry, atomically."""
+        rest = [
+            part for item in refusals for part in (item.index, item.reason, _encode(item.reply))
+        ]
+        return bool(self._call("bury", id, now, MAX_DEAD_LETTERS, rest=rest))
+
+    def forget(self, keys: Collection[bytes], at: float) -> int:
+        """Remove what was tracked at or before `at` under any key, and leave stop marks.
+
+        What is very much goes in rounds: the marks come with the first, and nothing is leased then.
+        """
+        return self._forget("dropped:stopped", keys, at)
+
+    def erase(self, keys: Collection[bytes], at: float) -> int:
+        """Forget as `forget` does, and remove the dead letters under the keys, too."""
+        return self._forget("dropped:erased", keys, at)
+
+    def dead(self, after: int = 0, limit: int = MAX_DEAD_LETTERS) -> Sequence[DeadLetter]:
+        """Answer dead letters with a greater id than `after`, oldest first, at most `limit`."""
+        letters: list[DeadLetter] = []
+        while len(letters) < limit:
+            count = min(ROUND, limit - len(letters))
+            rows = self._call("dead", letters[-1].id if letters else after, count)
+            letters += [_read_letter(*row) for row in rows]
+            if len(rows) < count:
+                break
+        return tuple(letters)
+
+    def replay(self, ids: Collection[int], now: float) -> int:
+        """Put dead letters back at the end, to be sent again."""
+        return int(self._call("replay", now, rest=sorted(ids)))
+
+    def purge(self, ids: Collection[int]) -> int:
+        """Delete dead letters. Return how many."""
+        return int(self._call("purge", rest=list(ids)))
+
+    def expire(self, now: float) -> int:
+        """Give up what is older than `outbox_max_age`; dead letters of that age are deleted."""
+        removed, has_more = 0, True
+        while has_more:
+            age = self._settings.outbox_max_age
+            count, has_more = self._call("expire", now, self._wall(), age)
+            removed += count
+        return removed
+
+    def tally(self, counts: Counts, ticket: Ticket | None = None) -> None:
+        """Add what a process counted besides to the totals; with a ticket once."""
+        ticket = ticket or Ticket("", 0)
+        items = [(f"{name}:{reason}", number) for (name, reason), number in counts.items()]
+        fixed = (ticket.source, ticket.number, self._wall(), self._wall())
+        self._call("tally", *fixed, rest=[part for item in items for part in item])
+
+    def horizon(self) -> Horizon:
+        """Answer this moment, for `is_past`."""
+        return (self._call("horizon"),)
+
+    def is_past(self, horizon: Horizon) -> bool:
+        """Answer whether nothing waits that was put before that moment."""
+        return bool(self._call("is_past", horizon[0]))
+
+    def stats(self) -> OutboxStats:
+        """Answer how full the outbox is."""
+        depth, size_bytes, oldest, dead, aside, leased, totals = self._call("stats")
+        pairs = zip(totals[::2], totals[1::2], strict=True)
+        return OutboxStats(
+            depth=depth,
+            size_bytes=size_bytes,
+            oldest_put_at=float(oldest) if oldest else None,
+            dead=dead,
+            behind_aliases=aside,
+            leased=leased,
+            totals={_read_counter(name): int(number) for name, number in pairs if int(number)},
+        )
+
+    def close(self) -> None:
+        """Let go of the connections; a later call opens them again."""
+        self._server.close()
+
+    def _forget(self, reason: str, keys: Collection[bytes], at: float) -> int:
+        # An empty key is everybody without a user ID.
+        rest: Sequence[str | bytes] = [part for key in filter(None, keys) for part in (key, "0")]
+        removed = 0
+        while rest:
+            # A visitor of very many events goes in rounds; the marks come with the first.
+            count, *rest = self._call("forget", reason, at, MAX_STOP_MARKS, rest=rest)
+            removed += count
+        return removed
+
+    @property
+    def _bounds(self) -> tuple[int, int]:
+        return self._settings.outbox_max_messages, self._settings.outbox_max_bytes
+
+    def _compare(self, began: bytes) -> None:
+        """Say so if the server has lost what this process had put."""
+        if self._began and began != self._began:
+            logger.error(
+                "%s has lost the outbox: it is a new one, though this process has put before. What "
+                "waited is gone, and the stop marks. docs/reliability.md says what it must keep.",
+                self._server.name,
+            )
+        self._began = began
+
+    def _call(self, name: str, *fixed: "Argument", rest: Sequence["Argument"] = ()) -> Any:
+        answer = self._server.run(self._tag, (name, len(fixed), *fixed, *rest))
+        if not self._has_seen_policy:
+            self._has_seen_policy = True
+            with suppress(OutboxUnavailable):
+                self._tell_policy(self._server.run(self._tag, ("policy", 0)).decode())
+        return answer
+
+    def _tell_policy(self, policy: str) -> None:
+        # The others take only keys that have a time to live; none of ours has.
+        if policy.startswith("allkeys-"):
+            logger.warning(
+                "%s gives up any key when its memory is full (maxmemory-policy %s): events would "
+                "be lost, and stops. Set it to noeviction, or use a server of its own.",
+                self._server.name,
+                policy,
+            )
+
+
+Argument = str | bytes | int | float
+
+
+class _Server:
+    """The way to a server, or to a cluster. Says what fails without saying a secret.
+
+    Attributes:
+        name: Of the server, for messages.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            import redis.exceptions  # noqa: PLC0415  # an extra
+
+            from .connections import bound_pool  # noqa: PLC0415
+        except ImportError as error:
+            text = 'The outbox on Redis needs a package: pip install "mp-asgi[redis]"'
+            raise OutboxUnavailable(text) from error
+        self._redis = redis
+        self._url = url
+        parts = urlsplit(url)
+        self.name = f"Redis at {parts.hostname}:{parts.port or 6379}"
+        self._script = _SCRIPT.read_text()
+        self._pool_class = bound_pool(TIMEOUT_SECONDS)
+        try:
+            self._node = self._connect_to_node()
+        except Exception as error:  # its text may quote the URL
+            reason = f" {error}" if isinstance(error, TypeError) else ""  # names an option
+            raise OutboxUnavailable(f"The URL of {self.name} cannot be used.{reason}") from error
+        self._client: redis.Redis | redis.RedisCluster = self._node
+        self._sha = self._node.register_script(self._script).sha
+
+    def run(self, tag: str, arguments: Sequence[Argument]) -> Any:
+        """Call the script.
+
+        Raises:
+            OutboxUnavailable: No answer came, or a refusal.
+        """
+        try:
+            return self._evaluate(tag, arguments)
+        except self._redis.exceptions.MovedError:
+            return self._run_on_cluster(tag, arguments)
+        # A name that is none is a UnicodeError, a cluster that is gone an error of its own kind.
+        except Exception as error:  # noqa: BLE001  # the caller keeps its events elsewhere
+            self._leave_cluster()
+            raise self._unavailable(error) from None
+
+    def close(self) -> None:
+        """Let go of the connections; a later call opens them again."""
+        self._leave_cluster()
+        self._node.connection_pool.disconnect()
+
+    def _evaluate(self, tag: str, arguments: Sequence[Argument]) -> Any:
+        try:
+            return self._client.evalsha(self._sha, 1, tag, *arguments)
+        except self._redis.exceptions.NoScriptError:  # nothing was done
+            return self._client.eval(self._script, 1, tag, *arguments)
+
+    def _run_on_cluster(self, tag: str, arguments: Sequence[Argument]) -> Any:
+        self._leave_cluster()
+        try:
+            self._client = self._connect_to_cluster()
+            return self._evaluate(tag, arguments)
+        except Exception as error:  # noqa: BLE001  # the caller keeps its events elsewhere
+            self._leave_cluster()
+            raise self._unavailable(error) from None
+
+    def _leave_cluster(self) -> None:
+        """Begin with the node of the URL again: what is known of the others may be over."""
+        client, self._client = self._client, self._node
+        if client is not self._node:
+            with suppress(Exception):  # foreign; it is not used any more
+                client.close()
+
+    def _connect_to_node(self) -> "redis.Redis":
+        # What a retry repeats may have been done: only who holds a ticket may repeat.
+        pool = self._pool_class.from_url(self._url, retry=self._never())
+        pool.connection_class(**pool.connection_kwargs)  # refuses what is no option
+        return self._redis.Redis(connection_pool=pool)
+
+    def _connect_to_cluster(self) -> "redis.RedisCluster":
+        return self._redis.RedisCluster.from_url(
+            self._url, retry=self._never(), connection_pool_class=self._pool_class
+        )
+
+    def _never(self) -> "Retry":
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+
+        return Retry(NoBackoff(), 0)
+
+    def _unavailable(self, error: Exception) -> OutboxUnavailable:
+        text = str(error)
+        password = urlsplit(self._url).password or ""
+        for secret in filter(None, (unquote(password), password, self._url)):
+            text = text.replace(secret, "…")
+        return OutboxUnavailable(f"{self.name}: {type(error).__name__}: {text[:200]}")
+
+
+def _line(endpoint: Endpoint) -> str:
+    return endpoint.value[1]
+
+
+def _pack_head(entry: Entry, put_at: float) -> bytes:
+    flags = _REPEATABLE * entry.is_repeatable + _IDENTITY * entry.is_identity
+    return (
+        _HEAD.pack(
+            _line(entry.endpoint).encode(),
+            flags,
+            len(entry.messages),
+            entry.size_bytes,
+            entry.tracked_at,
+            put_at,
+            len(entry.device_key),
+        )
+        + entry.device_key
+        + entry.user_key
+    )
+
+
+def _pack(entry: Entry) -> bytes:
+    return b"".join(part for message in entry.messages for part in _pack_message(message))
+
+
+def _pack_message(message: Message) -> tuple[bytes, ...]:
+    texts = (message.name, message.insert_id)
+    parts = (*map(_encode, texts), message.body)
+    return (_MESSAGE.pack(*map(len, parts)), *parts)
+
+
+def _unpack(head: bytes, payload: bytes) -> tuple[Entry, float]:
+    """Answer an entry and when it was put."""
+    line, flags, _, _, tracked_at, put_at, length = _HEAD.unpack_from(head)
+    keys = head[_HEAD.size :]
+    entry = Entry(
+        endpoint=_ENDPOINTS[line],
+        messages=tuple(_unpack_messages(payload)),
+        device_key=keys[:length],
+        user_key=keys[length:],
+        tracked_at=tracked_at,
+        is_repeatable=bool(flags & _REPEATABLE),
+        is_identity=bool(flags & _IDENTITY),
+    )
+    return entry, put_at
+
+
+def _unpack_messages(payload: bytes) -> Iterator[Message]:
+    start = 0
+    while start < len(payload):
+        lengths = _MESSAGE.unpack_from(payload, start)
+        parts = []
+        start += _MESSAGE.size
+        for length in lengths:
+            parts.append(payload[start : start + length])
+            start += length
+        name, insert_id, body = parts
+        yield Message(_decode(name), body, _decode(insert_id))
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _decode(text: bytes) -> str:
+    return text.decode("utf-8", "surrogatepass")
+
+
+def _read_leased(id: int, head: bytes, payload: bytes, attempts: int, overdue: int) -> Leased:  # noqa: A002
+    entry, put_at = _unpack(head, payload)
+    return Leased(id, entry, attempts, put_at, is_overdue=overdue > 0)
+
+
+def _read_letter(stream_id: bytes, values: Sequence[bytes]) -> DeadLetter:
+    fields = dict(zip(values[::2], values[1::2], strict=True))
+    entry, _ = _unpack(fields[b"head"], fields[b"message"])
+    return DeadLetter(
+        endpoint=entry.endpoint,
+        message=entry.messages[0],
+        reason=fields[b"reason"].decode(),
+        reply=_decode(fields[b"reply"]),
+        buried_at=float(fields[b"at"]),
+        device_key=entry.device_key,
+        user_key=entry.user_key,
+        id=int(stream_id.partition(b"-")[0]),
+        tracked_at=entry.tracked_at,
+        is_repeatable=entry.is_repeatable,
+        is_identity=entry.is_identity,
+    )
+
+
+def _read_counter(name: bytes) -> tuple[str, str]:
+    counter, _, reason = name.decode().partition(":")
+    return counter, reason

@@ -1,0 +1,478 @@
+"""Read and change the tables of an outbox's file, within one transaction.
+
+How a row looks is decided here; what is put, taken and counted when is the outbox's matter.
+"""
+
+import json
+import sqlite3
+import struct
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Final
+
+from mp_asgi.events import Endpoint, Entry
+
+from .base import AWAITS_ALIASES, KEEPS_ORDER, Backlog, DeadLetter, Leased, Refusal, Ticket
+from .database import Damaged
+from .frames import decode, encode, pack, unpack
+
+_ENDPOINTS: Final = tuple(Endpoint)
+_NUMBERS: Final = {endpoint: number for number, endpoint in enumerate(_ENDPOINTS)}
+_ASIDE: Final = len(_ENDPOINTS)  # the line of what waits for aliases, of all endpoints
+_ALIASES: Final = _NUMBERS[Endpoint.ALIASES]
+
+# Statements are put together from constants only.
+_IDS: Final = "id IN (SELECT value FROM json_each(?))"
+_USER: Final = "user_key = :key AND user_key <> x''"  # both, or the partial index is not used
+# A lease that lasts longer than it may was made before the clock was set back.
+_HELD: Final = (
+    "(held_until > :now AND (lease_seconds = 0 OR held_until <= :now + 2 * lease_seconds))"
+)
+_ENTRY: Final = "endpoint, messages, device_key, user_key, tracked_at, is_repeatable, is_identity"
+_INSERT: Final = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FIND: Final = f"SELECT id, line, count, size_bytes, user_key FROM entries WHERE {_IDS}"  # noqa: S608
+_IN_LINE: Final = f"""
+    FROM entries LEFT JOIN holds USING (id)
+    WHERE line = :line AND NOT (:skips AND coalesce({_HELD}, 0)) ORDER BY id
+"""
+_QUEUE: Final = f"""
+    SELECT {_ENTRY}, id, put_at, coalesce(attempts, 0), coalesce(lease_seconds, 0) > 0,
+        coalesce({_HELD}, 0) {_IN_LINE}
+"""
+_FIRST: Final = f"SELECT put_at, coalesce({_HELD}, 0) {_IN_LINE} LIMIT 1"
+_SUM_HELD: Final = f"""
+    SELECT coalesce(sum(count), 0), coalesce(sum(size_bytes), 0)
+    FROM holds CROSS JOIN entries USING (id)
+    WHERE held_until > :now AND {_HELD} AND line = :line
+"""  # noqa: S608
+_LEASED: Final = """
+    SELECT coalesce(sum(count), 0) FROM holds CROSS JOIN entries USING (id) WHERE lease_seconds > 0
+"""
+_OF_KEY: Final = f"""
+    SELECT id FROM entries WHERE device_key = :key AND tracked_at <= :at
+    UNION SELECT id FROM entries WHERE {_USER} AND tracked_at <= :at
+"""  # noqa: S608
+_HAS_ALIAS: Final = f"SELECT 1 FROM entries WHERE {_USER} AND line = {_ALIASES} LIMIT 1"  # noqa: S608
+_FREED: Final = f"""
+    SELECT id, endpoint, count, size_bytes FROM entries
+    WHERE {_USER} AND line = {_ASIDE} AND id < coalesce(
+        (SELECT min(id) FROM entries WHERE {_USER} AND line = {_ALIASES}), 9e999)
+"""  # noqa: S608
+_GIVE_BACK: Final = f"""
+    INSERT INTO holds SELECT id, ?, 0, 1 FROM entries WHERE {_IDS}
+    ON CONFLICT (id) DO UPDATE SET
+        held_until = excluded.held_until, lease_seconds = 0, attempts = attempts + 1
+"""  # noqa: S608
+_LETTER: Final = """
+    SELECT endpoint, message, device_key, user_key, tracked_at, is_repeatable, is_identity,
+        id, reason, reply, buried_at
+    FROM letters
+"""
+_MARK: Final = """
+    INSERT OR REPLACE INTO marks (key, at)
+    VALUES (:key, max(:at, coalesce((SELECT at FROM marks WHERE key = :key), :at)))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The stop marks that may concern some entries.
+
+    Attributes:
+        forgotten_until: Of the newest mark that had to go: nobody knows any more whom it stopped.
+        times: Of the others, by key.
+    """
+
+    forgotten_until: float
+    times: Mapping[bytes, float]
+
+    def stop(self, entry: Entry) -> bool:
+        """Answer whether the entry may not wait."""
+        at, times = entry.tracked_at, self.times
+        return at <= self.forgotten_until or any(
+            at <= times[key] for key in (entry.device_key, entry.user_key) if key in times
+        )
+
+
+class Rows:
+    """What is in the outbox, with sums and totals that follow each change.
+
+    Args:
+        connection: In a transaction; `settle` is its last step if it changed anything.
+
+    Attributes:
+        messages: How many wait.
+        size_bytes: Bytes that they take.
+        next_id: Of the next entry.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        # Messages and bytes of each line.
+        self._sums: dict[int, list[int]] = {
+            line: [messages, size_bytes]
+            for line, messages, size_bytes in self._execute("SELECT * FROM lines")
+        }
+        self.messages = sum(messages for messages, _ in self._sums.values())
+        self.size_bytes = sum(size_bytes for _, size_bytes in self._sums.values())
+        self._changed: set[int] = set()
+        self._added: list[tuple[Any, ...]] = []
+        self._has_alias: dict[bytes, bool] = {}
+        self._totals: Counter[tuple[str, str]] = Counter()
+        state = self._one("SELECT next_id, forgotten_until FROM state")
+        self.next_id, self._forgotten_until = state
+
+    def settle(self) -> None:
+        """Write what was added, and how the sums and totals changed."""
+        if self._added:
+            self._connection.executemany(_INSERT, self._added)
+            self._execute("UPDATE state SET next_id = ?", (self.next_id,))
+        for line in self._changed:
+            self._execute(
+                "UPDATE lines SET messages = ?, size_bytes = ? WHERE line = ?",
+                (*self._sums[line], line),
+            )
+        for (name, reason), number in self._totals.items():
+            self._execute(
+                "INSERT INTO totals VALUES (?, ?, ?) "
+                "ON CONFLICT (name, reason) DO UPDATE SET number = number + excluded.number",
+                (name, reason, number),
+            )
+
+    def count(self, name: str, number: int, reason: str = "") -> int:
+        """Add to a total. Answer the number."""
+        if number:
+            self._totals[name, reason] += number
+        return number
+
+    def behind_aliases(self) -> int:
+        """Answer the messages that stand aside."""
+        return self._sums[_ASIDE][0]
+
+    def leased(self) -> int:
+        """Answer the messages under a lease."""
+        return int(self._one(_LEASED)[0])
+
+    def totals(self) -> dict[tuple[str, str], int]:
+        """Answer what was counted."""
+        rows = self._execute("SELECT name, reason, number FROM totals")
+        return {(name, reason): number for name, reason, number in rows}
+
+    def add(self, entry: Entry, now: float) -> None:
+        """Put an entry in its place; whatever alias waits already came before it."""
+        endpoint, user_key = entry.endpoint, entry.user_key
+        line = number = _NUMBERS[endpoint]
+        if endpoint in AWAITS_ALIASES and user_key and self._waits_alias(user_key):
+            line = _ASIDE
+        elif number == _ALIASES:
+            self._has_alias[user_key] = True
+        count, size_bytes = len(entry.messages), entry.size_bytes
+        self._added.append(
+            (
+                self.next_id,
+                line,
+                number,
+                count,
+                size_bytes,
+                now,
+                *_describe(entry),
+                pack(entry.messages),
+            )
+        )
+        self.next_id += count
+        self._shift(line, count, size_bytes)
+
+    def remove(self, ids: Iterable[int]) -> int:
+        """Delete entries. Answer how many messages they had."""
+        wanted = json.dumps(list(ids))
+        found = self._execute(_FIND, (wanted,)).fetchall()
+        if not found:
+            return 0
+        self._execute(f"DELETE FROM entries WHERE {_IDS}", (wanted,))  # noqa: S608
+        self._execute(f"DELETE FROM holds WHERE {_IDS}", (wanted,))  # noqa: S608
+        for _, line, count, size_bytes, _ in found:
+            self._shift(line, -count, -size_bytes)
+        # An empty key is everybody without a user ID; they wait for nobody.
+        for user_key in {key for _, line, _, _, key in found if line == _ALIASES and key}:
+            self._readmit(user_key)
+        return sum(count for _, _, count, _, _ in found)
+
+    def find(self, number: int) -> Entry | None:
+        """Answer an entry."""
+        row = self._execute(f"SELECT {_ENTRY} FROM entries WHERE id = ?", (number,)).fetchone()  # noqa: S608
+        return None if row is None else _read_entry(row)
+
+    def split(self, number: int, entry: Entry) -> None:
+        """Put two entries in the place of one, both ready. The sums stay as they are."""
+        middle = len(entry.messages) // 2
+        later = entry.messages[middle:]
+        count, size_bytes = len(later), sum(len(message.body) + 1 for message in later)
+        self._execute(
+            "INSERT INTO entries SELECT id + ?, line, endpoint, ?, ?, put_at, tracked_at, "
+            "is_repeatable, is_identity, device_key, user_key, ? FROM entries WHERE id = ?",
+            (middle, count, size_bytes, pack(later), number),
+        )
+        self._execute(
+            "UPDATE entries SET count = count - ?, size_bytes = size_bytes - ?, messages = ? "
+            "WHERE id = ?",
+            (count, size_bytes, pack(entry.messages[:middle]), number),
+        )
+        self._execute("UPDATE holds SET held_until = 0, lease_seconds = 0 WHERE id = ?", (number,))
+        self._execute(
+            "INSERT INTO holds SELECT id + ?, 0, 0, attempts FROM holds WHERE id = ?",
+            (middle, number),
+        )
+
+    def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
+        """Answer what a lease could take."""
+        line = _NUMBERS[endpoint]
+        bounds = {"line": line, "now": now, "skips": endpoint not in KEEPS_ORDER}
+        row = self._execute(_FIRST, bounds).fetchone()
+        if row is None or row[1]:
+            return Backlog(0, 0, now)
+        messages, size_bytes = self._sums[line]
+        held_messages, held_bytes = self._one(_SUM_HELD, bounds)
+        return Backlog(messages - held_messages, size_bytes - held_bytes, row[0])
+
+    def queue(self, endpoint: Endpoint, now: float) -> Generator[Leased]:
+        """Answer what a lease could take, oldest first."""
+        bounds = {"line": _NUMBERS[endpoint], "now": now, "skips": endpoint not in KEEPS_ORDER}
+        with closing(self._execute(_QUEUE, bounds)) as found:
+            for *entry, number, put_at, attempts, is_overdue, is_held in found:
+                if is_held:
+                    return
+                yield Leased(number, _read_entry(entry), attempts, put_at, bool(is_overdue))
+
+    def hold(self, ids: Collection[int], until: float, seconds: float) -> None:
+        """Lease entries."""
+        self._connection.executemany(
+            "INSERT INTO holds VALUES (?, ?, ?, 0) ON CONFLICT (id) DO UPDATE SET "
+            "held_until = excluded.held_until, lease_seconds = excluded.lease_seconds",
+            [(number, until, seconds) for number in ids],
+        )
+
+    def give_back(self, ids: Iterable[int], not_before: float) -> None:
+        """End leases, and count an attempt of each."""
+        self._execute(_GIVE_BACK, (not_before, json.dumps(list(ids))))
+
+    def put_before(self, oldest_kept: float, now: float) -> list[int]:
+        """Answer the entries, from the oldest, that were put before that time."""
+        with closing(self._execute("SELECT id, put_at FROM entries ORDER BY id")) as found:
+            # What a clock that was ahead put keeps nothing behind it from expiring.
+            old = takewhile(lambda row: not oldest_kept <= row[1] <= now, found)
+            return [number for number, put_at in old if put_at <= now]
+
+    def oldest_put_at(self) -> float | None:
+        """Answer when the entry that waits longest was put."""
+        row = self._execute("SELECT put_at FROM entries ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else row[0]
+
+    def first_id(self) -> float:
+        """Answer the smallest id; more than any if nothing waits."""
+        return float(self._one("SELECT coalesce(min(id), 9e999) FROM entries")[0])
+
+    def of_key(self, key: bytes, at: float) -> list[int]:
+        """Answer the entries under a key that were tracked at or before that time."""
+        return [number for (number,) in self._execute(_OF_KEY, {"key": key, "at": at})]
+
+    def marks_of(self, entries: Iterable[Entry]) -> Marks:
+        """Answer the stop marks that may concern the entries."""
+        times: dict[bytes, float] = {}
+        if self._execute("SELECT 1 FROM marks LIMIT 1").fetchone():
+            for key in {key for entry in entries for key in (entry.device_key, entry.user_key)}:
+                times.update(self._execute("SELECT key, at FROM marks WHERE key = ?", (key,)))
+        return Marks(self._forgotten_until, times)
+
+    def mark(self, key: bytes, at: float) -> None:
+        """Leave a stop mark; the newest time of a key holds."""
+        self._execute(_MARK, {"key": key, "at": at})
+
+    def bound_marks(self, most: int) -> None:
+        """Give up the oldest marks beyond `most`, and stop all that they might have stopped."""
+        first, last = self._one("SELECT min(number), max(number) FROM marks")
+        if first is None or last - first < most:  # the count takes time, and is not above this
+            return
+        (count,) = self._one("SELECT count(*) FROM marks")
+        oldest = self._execute(
+            "SELECT number, at FROM marks ORDER BY number LIMIT ?", (max(0, count - most),)
+        ).fetchall()
+        if oldest:
+            self._execute("DELETE FROM marks WHERE number <= ?", (oldest[-1][0],))
+            self.forget_until(max(at for _, at in oldest))
+
+    def copy_marks(self, path: Path) -> None:
+        """Take over the stop marks of another file.
+
+        Raises:
+            sqlite3.Error: They cannot be read.
+        """
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as other:
+            forgotten_until, marks = (
+                other.execute("SELECT forgotten_until FROM state").fetchall(),
+                other.execute("SELECT key, at FROM marks ORDER BY number").fetchall(),
+            )
+        self._connection.executemany("INSERT INTO marks (key, at) VALUES (?, ?)", marks)
+        for (at,) in forgotten_until:
+            self.forget_until(at)
+
+    def prune_marks(self, oldest_kept: float) -> None:
+        """Delete stop marks of before that time."""
+        self._execute("DELETE FROM marks WHERE at < ?", (oldest_kept,))
+
+    def forget_until(self, at: float) -> None:
+        """Stop whatever was tracked at or before that time."""
+        self._execute("UPDATE state SET forgotten_until = max(forgotten_until, ?)", (at,))
+
+    def correct_clock(self, now: float) -> None:
+        """Stop nothing of what is tracked from now on: a clock that was ahead may have said so."""
+        if self._forgotten_until > now:
+            self._forgotten_until = now
+            self._execute("UPDATE state SET forgotten_until = ?", (now,))
+
+    def take_ticket(self, ticket: Ticket, now: float) -> bool:
+        """Answer whether a ticket is new, and remember it."""
+        row = self._execute(
+            "SELECT number FROM tickets WHERE source = ?", (ticket.source,)
+        ).fetchone()
+        if row is not None and ticket.number <= row[0]:
+            return False
+        self._execute(
+            "INSERT OR REPLACE INTO tickets VALUES (?, ?, ?)", (ticket.source, ticket.number, now)
+        )
+        return True
+
+    def prune_tickets(self, oldest_kept: float) -> None:
+        """Delete the tickets of sources that nothing came from since that time."""
+        self._execute("DELETE FROM tickets WHERE seen_at < ?", (oldest_kept,))
+
+    def bury(self, entry: Entry, refusals: Sequence[Refusal], now: float, most: int) -> None:
+        """Add dead letters, and give up the oldest beyond `most`."""
+        self._connection.executemany(
+            "INSERT INTO letters VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    _NUMBERS[entry.endpoint],
+                    refusal.reason,
+                    encode(refusal.reply),
+                    now,
+                    *_describe(entry),
+                    pack([entry.messages[refusal.index]]),
+                )
+                for refusal in refusals
+            ],
+        )
+        if (excess := self.dead() - most) > 0:
+            self._execute(
+                "DELETE FROM letters WHERE id IN (SELECT id FROM letters ORDER BY id LIMIT ?)",
+                (excess,),
+            )
+            self.count("letters_lost", excess)
+
+    def dead(self) -> int:
+        """Answer how many dead letters there are."""
+        return int(self._one("SELECT count(*) FROM letters")[0])
+
+    def letters(self, after: int, limit: int) -> tuple[DeadLetter, ...]:
+        """Answer dead letters with a greater id than `after`, oldest first."""
+        found = self._execute(f"{_LETTER} WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+        return tuple(map(_read_letter, found))
+
+    def find_letters(self, ids: Iterable[int]) -> list[DeadLetter]:
+        """Answer those of the dead letters that are there, oldest first."""
+        found = self._execute(f"{_LETTER} WHERE {_IDS} ORDER BY id", (json.dumps(list(ids)),))
+        return list(map(_read_letter, found))
+
+    def remove_letters(self, ids: Iterable[int]) -> int:
+        """Delete dead letters. Answer how many there were."""
+        wanted = json.dumps(list(ids))
+        return self._execute(f"DELETE FROM letters WHERE {_IDS}", (wanted,)).rowcount  # noqa: S608
+
+    def remove_letters_of(self, key: bytes) -> None:
+        """Delete the dead letters under a key."""
+        self._execute(
+            "DELETE FROM letters WHERE device_key = :key OR user_key = :key", {"key": key}
+        )
+
+    def remove_letters_of_before(self, oldest_kept: float) -> None:
+        """Delete the dead letters that were buried before that time."""
+        self._execute("DELETE FROM letters WHERE buried_at < ?", (oldest_kept,))
+
+    def _one(self, statement: str, values: Any = ()) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = self._execute(statement, values).fetchone()
+        if row is None:
+            raise Damaged("a row is missing")
+        return row
+
+    def _shift(self, line: int, count: int, size_bytes: int) -> None:
+        sums = self._sums[line]
+        sums[0] += count
+        sums[1] += size_bytes
+        self.messages += count
+        self.size_bytes += size_bytes
+        self._changed.add(line)
+
+    def _waits_alias(self, user_key: bytes) -> bool:
+        if user_key not in self._has_alias:
+            # Nearly always none waits at all.
+            self._has_alias[user_key] = bool(self._sums[_ALIASES][0]) and bool(
+                self._execute(_HAS_ALIAS, {"key": user_key}).fetchone()
+            )
+        return self._has_alias[user_key]
+
+    def _readmit(self, user_key: bytes) -> None:
+        """Let go on what waited for the aliases of a user that are gone."""
+        freed = self._execute(_FREED, {"key": user_key}).fetchall()
+        wanted = json.dumps([number for number, *_ in freed])
+        self._execute(f"UPDATE entries SET line = endpoint WHERE {_IDS}", (wanted,))  # noqa: S608
+        for _, line, count, size_bytes in freed:
+            self._shift(_ASIDE, -count, -size_bytes)
+            self._shift(line, count, size_bytes)
+
+
+def _describe(entry: Entry) -> tuple[float, bool, bool, bytes, bytes]:
+    return (
+        entry.tracked_at,
+        entry.is_repeatable,
+        entry.is_identity,
+        entry.device_key,
+        entry.user_key,
+    )
+
+
+def _read_entry(row: Sequence[Any]) -> Entry:
+    endpoint, messages, device_key, user_key, tracked_at, is_repeatable, is_identity = row
+    try:
+        return Entry(
+            _ENDPOINTS[endpoint],
+            unpack(messages),
+            device_key,
+            user_key,
+            tracked_at,
+            bool(is_repeatable),
+            bool(is_identity),
+        )
+    except (struct.error, TypeError, ValueError, IndexError) as error:
+        raise Damaged(f"an entry cannot be read: {error}") from error
+
+
+def _read_letter(row: Sequence[Any]) -> DeadLetter:
+    *fields, number, reason, reply, buried_at = row
+    entry = _read_entry(fields)
+    return DeadLetter(
+        entry.endpoint,
+        entry.messages[0],
+        reason,
+        decode(reply),
+        buried_at,
+        entry.device_key,
+        entry.user_key,
+        id=number,
+        tracked_at=entry.tracked_at,
+        is_repeatable=entry.is_repeatable,
+        is_identity=entry.is_identity,
+    )

@@ -1,0 +1,431 @@
+"""Put into an outbox that all hosts share; while it fails, into a spool of this host.
+
+What a web process uses: it hands in and sends nothing. Once something is in the spool, everything
+goes there until all of it was handed over, so that order stays.
+"""
+
+import json
+import logging
+import math
+import random as random_module
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from mp_asgi.delivery.lanes import Circuit, remaining
+from mp_asgi.errors import OutboxUnavailable
+from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Entry, Message
+
+from .base import (
+    MAX_DEAD_LETTERS,
+    Backlog,
+    Counts,
+    DeadLetter,
+    Horizon,
+    Leased,
+    Outbox,
+    OutboxStats,
+    PutResult,
+    Refusal,
+    Ticket,
+)
+from .redis import HandIn, RedisOutbox
+from .standby import Standby
+
+POLL_SECONDS: Final = 5.0  # between two looks for what another process has left in the spool
+HAND_OVER_MESSAGES: Final = 500  # in one call, which no other client of the server waits for long
+HAND_OVER_SECONDS: Final = 60.0  # of a lease that ends within seconds
+OWED_SECONDS: Final = 1.0  # between two tries while a stop is owed: meanwhile a drainer sends
+PUT_ENTRIES: Final = 500  # in one call; a few milliseconds of the server
+
+_HANDED_OVER: Final = "handed_over"
+_DOUBTFUL, _SURE, _STOP, _ERASURE, _TALLY = "doubtful", "sure", "stop", "erasure", "tally"
+
+_MEANWHILE: Final = (
+    "Events wait in the spool of this host and are handed over when it answers again."
+)
+
+T = TypeVar("T")
+
+logger = logging.getLogger("mp_asgi.delivery")
+
+
+class Spooled:
+    """The `Outbox` of a web process: a shared one, and a spool while that does not answer.
+
+    A put whose answer was lost goes to the spool together with its ticket: it is handed over only
+    if it was not done. Stops that the shared outbox could not take, and counts of which nobody
+    knows whether it has them, are owed to it, in the spool, too; whoever empties the spool, this
+    process or a later one, hands them over. What has a ticket of its own is refused instead: it has
+    a place that outlives this process.
+
+    Messages are counted where they are; what was handed over no longer counts as the spool's.
+
+    Args:
+        primary: Where everything should be.
+        spool: Where it is while the primary fails.
+        clock: Answers seconds since the epoch.
+        random: Answers a number in [0, 1) for jitter.
+
+    Attributes:
+        is_durable: Whether what is put now survives the process.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self,
+        primary: RedisOutbox,
+        spool: Outbox,
+        *,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self.is_durable = spool.is_durable
+        self._primary = primary
+        self._spool = spool
+        self._clock = clock
+        self._random = random
+        self._lock = threading.Lock()
+        self._circuit = Circuit()
+        self._trouble = ""  # what the primary said; empty while it works
+        self._source = secrets.token_hex(8)
+        self._number = 0
+        self._tried_at = -math.inf  # when something was last handed over, or not
+        self._seen: OutboxStats | None = None  # of the primary, when it last said
+
+    def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
+        """Accept entries, each as a whole, in order."""
+        with self._lock:
+            if ticket is None:
+                parts = range(0, len(entries), PUT_ENTRIES)
+                return _sum(self._put(entries[at : at + PUT_ENTRIES], now) for at in parts)
+            if self._spool.stats().depth:
+                raise OutboxUnavailable("What was put before waits in the spool still.")
+            return self._ask(lambda primary: primary.put(entries, now, ticket))
+
+    def forward(self, now: float) -> float:
+        """Hand over a part of what the spool has. Return how many seconds to wait before the next.
+
+        Raises:
+            OutboxUnavailable: The spool failed.
+        """
+        if not self._spool.stats().depth:
+            return POLL_SECONDS
+        if pause := self._pause(now):
+            return pause
+        self._tried_at = self._clock()
+        try:
+            # Before the lease, so that it ends after it: whoever is frozen meanwhile is too late.
+            ends_at = self._insist(lambda primary: primary.server_time()) + HAND_OVER_SECONDS
+        except OutboxUnavailable:
+            return 0.0
+        taken = self._take(now)
+        if not taken:
+            return POLL_SECONDS
+        ids = [item.id for item in taken]
+        try:
+            labels = self._hand_over(taken, now, ends_at)
+            if labels is not None:  # otherwise what was taken is another's by now
+                self._spool.drop(ids, _HANDED_OVER)
+                self._ask(lambda primary: primary.let_expire(labels, now))
+        except OutboxUnavailable:
+            self._spool.release(ids, now)
+        return 0.0
+
+    @property
+    def trouble(self) -> str:
+        """What the shared outbox suffers from, in a sentence; empty while it answers."""
+        return f"The shared outbox fails: {self._trouble} {_MEANWHILE}" if self._trouble else ""
+
+    def spooled(self) -> int:
+        """Answer how many messages wait on this host to be handed over, owed stops included."""
+        return self._spool.stats().depth
+
+    def held(self) -> OutboxStats:
+        """Answer how full is what ends with this process."""
+        spool = self._spool
+        return spool.held() if isinstance(spool, Standby) else spool.stats()
+
+    def forget(self, keys: Collection[bytes], at: float) -> int:
+        """Remove what was tracked at or before `at` under any key, and leave stop marks."""
+        return self._stop(_STOP, keys, at)
+
+    def erase(self, keys: Collection[bytes], at: float) -> int:
+        """Forget as `forget` does, and remove the dead letters under the keys, too."""
+        return self._stop(_ERASURE, keys, at)
+
+    def horizon(self) -> Horizon:
+        """Answer this moment of the spool: what the shared outbox has is handed in."""
+        return self._spool.horizon()
+
+    def is_past(self, horizon: Horizon) -> bool:
+        """Answer whether everything that was put before that moment is handed in."""
+        return self._spool.is_past(horizon)
+
+    def stats(self) -> OutboxStats:
+        """Answer how full both are; of a primary that fails, what it said last.
+
+        Raises:
+            OutboxUnavailable: It has never said: totals that begin at 0 again would be wrong.
+        """
+        try:
+            self._seen = self._ask(lambda primary: primary.stats())
+        except OutboxUnavailable:
+            if self._seen is None:
+                raise
+        kept, held = self._seen, self._spool.stats()
+        oldest = (kept.oldest_put_at, held.oldest_put_at)
+        return OutboxStats(
+            depth=kept.depth + held.depth,
+            size_bytes=kept.size_bytes + held.size_bytes,
+            oldest_put_at=min((at for at in oldest if at is not None), default=None),
+            dead=kept.dead + held.dead,
+            behind_aliases=kept.behind_aliases + held.behind_aliases,
+            leased=kept.leased + held.leased,
+            totals=_add(kept.totals, held.totals),
+        )
+
+    def tally(self, counts: Counts) -> None:
+        """Add what a process counted besides to the totals, of the spool if need be."""
+        with self._lock:
+            if self._circuit.remaining(self._clock()):
+                self._spool.tally(counts)
+                return
+            self._number += 1
+            ticket = Ticket(self._source, self._number)
+            try:
+                self._ask(lambda primary: primary.tally(counts, ticket))
+            except OutboxUnavailable:
+                owed = [(*name, number) for name, number in counts.items()]
+                self._owe(_TALLY, owed)
+
+    def expire(self, now: float) -> int:
+        """Give up what is older than `outbox_max_age`, in the shared outbox if it answers."""
+        removed = self._spool.expire(now)
+        with suppress(OutboxUnavailable):
+            removed += self._ask(lambda primary: primary.expire(now))
+        return removed
+
+    def close(self) -> None:
+        """Let go of files and connections; a later call opens them again."""
+        self._primary.close()
+        self._spool.close()
+
+    def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
+        """Answer what could be leased from the shared outbox now."""
+        return self._ask(lambda primary: primary.backlog(endpoint, now))
+
+    def lease(
+        self, endpoint: Endpoint, now: float, *, max_messages: int, max_bytes: int, seconds: float
+    ) -> list[Leased]:
+        """Take whole entries of the shared outbox for `seconds`."""
+        return self._ask(
+            lambda primary: primary.lease(
+                endpoint, now, max_messages=max_messages, max_bytes=max_bytes, seconds=seconds
+            )
+        )
+
+    def ack(self, ids: Sequence[int]) -> int:
+        """Remove delivered entries. Return how many messages that settled."""
+        return self._ask(lambda primary: primary.ack(ids))
+
+    def drop(self, ids: Sequence[int], reason: str) -> int:
+        """Remove entries that may not leave. Return how many messages."""
+        return self._ask(lambda primary: primary.drop(ids, reason))
+
+    def release(self, ids: Sequence[int], not_before: float) -> None:
+        """Give entries back where they stood and count an attempt."""
+        self._ask(lambda primary: primary.release(ids, not_before))
+
+    def split(self, id: int) -> None:  # noqa: A002  # the word of the contract
+        """Put two entries, each with half of the messages and ready, in one entry's place."""
+        self._ask(lambda primary: primary.split(id))
+
+    def bury(self, id: int, refusals: Sequence[Refusal], now: float) -> bool:  # noqa: A002
+        """Turn the named messages into dead letters and remove the entry, atomically."""
+        return self._ask(lambda primary: primary.bury(id, refusals, now))
+
+    def dead(self, after: int = 0, limit: int = MAX_DEAD_LETTERS) -> Sequence[DeadLetter]:
+        """Answer the shared dead letters with a greater id than `after`, oldest first."""
+        return self._ask(lambda primary: primary.dead(after, limit))
+
+    def replay(self, ids: Collection[int], now: float) -> int:
+        """Put dead letters back at the end, to be sent again."""
+        return self._ask(lambda primary: primary.replay(ids, now))
+
+    def purge(self, ids: Collection[int]) -> int:
+        """Delete dead letters. Return how many."""
+        return self._ask(lambda primary: primary.purge(ids))
+
+    def _put(self, entries: Sequence[Entry], now: float) -> PutResult:
+        self._number += 1
+        if self._spool.stats().depth:
+            return self._keep(_SURE, entries, now)
+        ticket = Ticket(self._source, self._number)
+        try:
+            return self._ask(lambda primary: primary.put(entries, now, ticket))
+        except OutboxUnavailable:
+            return self._keep(_DOUBTFUL, entries, now)
+
+    def _keep(self, kind: str, entries: Sequence[Entry], now: float) -> PutResult:
+        labelled = [self._label(kind, index, entry) for index, entry in enumerate(entries)]
+        result = self._spool.put(labelled, now)
+        self.is_durable = self._spool.is_durable
+        if kind != _SURE:
+            # Numbers of a source tell what was done only if none comes after the doubtful one.
+            self._source = secrets.token_hex(8)
+        return result
+
+    def _label(self, kind: str, index: int, entry: Entry) -> Entry:
+        """Write into an entry's first name how the entry was put: the spool keeps it for us."""
+        first = entry.messages[0]
+        name = f"{kind}.{self._source}.{self._number}.{index}.{first.name}"
+        return replace(entry, messages=(replace(first, name=name), *entry.messages[1:]))
+
+    def _stop(self, kind: str, keys: Collection[bytes], at: float) -> int:
+        stopped = tuple(keys)
+        with self._lock:
+            removed = _stop(self._spool, kind, stopped, at)
+            try:
+                removed += self._insist(lambda primary: _stop(primary, kind, stopped, at))
+            except OutboxUnavailable:
+                self._number += 1
+                self._owe(kind, {"keys": [key.hex() for key in stopped], "at": at})
+        return removed
+
+    def _owe(self, kind: str, what: Any) -> None:
+        now = self._clock()
+        self._keep(kind, [_make_owed(self._source, what, now)], now)
+
+    def _pause(self, now: float) -> float:
+        """Answer for how long nothing is handed over."""
+        pause = self._circuit.remaining(self._clock())
+        # Stops are among the aliases, and an alias may be tried as often.
+        if pause and self._spool.backlog(Endpoint.ALIASES, now).messages:
+            return min(pause, remaining(OWED_SECONDS, self._tried_at, self._clock()))
+        return pause
+
+    def _take(self, now: float) -> list[Leased]:
+        # Aliases are the first of them: whom they hold back comes free when they are handed over.
+        for endpoint in Endpoint:
+            taken = self._spool.lease(
+                endpoint,
+                now,
+                max_messages=HAND_OVER_MESSAGES,
+                max_bytes=MAX_BATCH_BYTES,
+                seconds=HAND_OVER_SECONDS,
+            )
+            if taken:
+                return taken
+        return []
+
+    def _hand_over(
+        self, taken: Sequence[Leased], now: float, ends_at: float
+    ) -> Sequence[str] | None:
+        """Hand over what was taken, stops first. Return its labels; None if it came too late."""
+        hand_ins: list[HandIn] = []
+        for item in taken:
+            kind, source, number, index, name = item.entry.messages[0].name.split(".", 4)
+            owed = item.entry.messages[0].body
+            if kind in {_STOP, _ERASURE}:
+                self._ask(_read_stop(kind, owed))
+                continue
+            if kind == _TALLY:
+                self._ask(_read_tally(Ticket(source, int(number)), owed))
+                continue
+            messages = (replace(item.entry.messages[0], name=name), *item.entry.messages[1:])
+            entry = replace(item.entry, messages=messages)
+            doubt = Ticket(source, int(number)) if kind == _DOUBTFUL else None
+            hand_ins.append(HandIn(f"{source}.{number}.{index}", entry, doubt))
+        result = self._ask(lambda primary: primary.take_over(hand_ins, now, ends_at))
+        return None if result is None else [item.label for item in hand_ins]
+
+    def _ask(self, call: Callable[[RedisOutbox], T]) -> T:
+        """Answer what the primary answers, unless it is left alone for a while.
+
+        Raises:
+            OutboxUnavailable: It failed, now or not long ago.
+        """
+        if self._circuit.remaining(self._clock()):
+            raise OutboxUnavailable(self._trouble)
+        return self._insist(call)
+
+    def _insist(self, call: Callable[[RedisOutbox], T]) -> T:
+        """Answer what the primary answers, and ask it though it failed not long ago.
+
+        Raises:
+            OutboxUnavailable: It failed.
+        """
+        try:
+            answer = call(self._primary)
+        except OutboxUnavailable as error:
+            self._fail(str(error))
+            raise
+        except Exception as error:  # foreign; what was put goes to the spool
+            self._fail(type(error).__name__)
+            raise OutboxUnavailable(self._trouble) from error
+        if self._trouble:
+            logger.warning("%s answers again.", self._trouble.partition(": ")[0])
+            self._trouble = ""
+            self._circuit.close()
+        return answer
+
+    def _fail(self, trouble: str) -> None:
+        before, self._trouble = self._trouble, f"{trouble.rstrip('.')}."
+        if not before:
+            logger.error("The shared outbox fails: %s %s", self._trouble, _MEANWHILE)
+        self._circuit.back_off(self._clock(), self._random())
+        self._spool.tally({("outbox_failed", ""): 1})
+
+
+def _stop(outbox: Outbox, kind: str, keys: Collection[bytes], at: float) -> int:
+    return outbox.erase(keys, at) if kind == _ERASURE else outbox.forget(keys, at)
+
+
+def _make_owed(source: str, what: Any, now: float) -> Entry:
+    """Answer an entry that no stop removes and that stays when the spool is full."""
+    # Aliases are handed over first; it is nobody's, so that it holds nobody back.
+    return Entry(
+        endpoint=Endpoint.ALIASES,
+        messages=(Message("", json.dumps(what).encode()),),
+        device_key=f"owed by {source}".encode(),
+        user_key=b"",
+        tracked_at=now,
+        is_identity=True,
+    )
+
+
+def _read_stop(kind: str, body: bytes) -> Callable[[Outbox], int]:
+    owed = json.loads(body)
+    keys = [bytes.fromhex(key) for key in owed["keys"]]
+    return lambda outbox: _stop(outbox, kind, keys, owed["at"])
+
+
+def _read_tally(ticket: Ticket, body: bytes) -> Callable[[RedisOutbox], None]:
+    counts = {(name, reason): number for name, reason, number in json.loads(body)}
+    return lambda outbox: outbox.tally(counts, ticket)
+
+
+def _sum(results: Iterable[PutResult]) -> PutResult:
+    total = PutResult(0, 0, 0)
+    for item in results:
+        total = PutResult(
+            total.stored + item.stored,
+            total.stopped + item.stopped,
+            total.overflowed + item.overflowed,
+        )
+    return total
+
+
+def _add(kept: Counts, held: Counts) -> Counts:
+    """Add totals, without what counts in the primary since it was handed over."""
+    totals = Counter(kept)
+    totals.update(held)
+    totals["accepted", ""] -= totals.pop(("dropped", _HANDED_OVER), 0)
+    return {key: number for key, number in totals.items() if number}

@@ -1,0 +1,648 @@
+import multiprocessing
+import random
+import signal
+import socket
+import sys
+import time
+import uuid
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+import redis
+
+from mp_asgi.delivery.outbox import redis as redis_module
+from mp_asgi.delivery.outbox.base import Leased, Outbox, Refusal, Ticket
+from mp_asgi.delivery.outbox.redis import HandIn, RedisOutbox
+from mp_asgi.errors import OutboxUnavailable
+from mp_asgi.events import Endpoint
+from mp_asgi.settings import Settings
+from tests.delivery.outbox.contract import (
+    EVENTS,
+    OutboxContract,
+    find_ids,
+    imbalance,
+    names,
+    take,
+)
+from tests.redis_server import RedisServer, find_free_port, server, shared_server, wait_for
+from tests.support import NOW, TIMEOUT, make_entry, make_settings
+
+__all__ = ["server", "shared_server"]
+
+ENTRIES = 150  # of each producer
+PEOPLE = Endpoint.PEOPLE
+LATE = float("inf")  # a hand-over that has all the time there is
+CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port")
+
+
+def refusals(count: int) -> list[Refusal]:
+    return [Refusal(index, "expired", "") for index in range(count)]
+
+
+class TestRedisOutbox(OutboxContract):
+    @pytest.fixture(autouse=True)
+    def use(self, shared_server: RedisServer) -> None:
+        self.server = shared_server
+
+    def make(self, settings: Settings) -> Outbox:
+        return RedisOutbox(self.server.url, settings, uuid.uuid4().hex)
+
+    def test_the_oldest_dead_letters_are_given_up_and_counted(self, outbox, monkeypatch):
+        monkeypatch.setattr(redis_module, "MAX_DEAD_LETTERS", 2)
+        outbox.put([make_entry("a", "b", "c")], NOW)
+
+        outbox.bury(find_ids(outbox)[0], refusals(3), NOW)
+
+        assert [letter.message.name for letter in outbox.dead()] == ["b", "c"]
+        assert outbox.stats().totals["letters_lost", ""] == 1
+        assert outbox.stats().totals["letters_lost", ""] == 1
+        assert outbox.erase([b"device"], NOW) == 0
+
+    def test_dead_letters_of_several_answers_come_together(self, outbox, monkeypatch):
+        monkeypatch.setattr(redis_module, "ROUND", 2)
+        outbox.put([make_entry(*"abcde")], NOW)
+        outbox.bury(find_ids(outbox)[0], refusals(5), NOW)
+
+        assert [letter.message.name for letter in outbox.dead()] == list("abcde")
+        assert [letter.message.name for letter in outbox.dead(limit=3)] == list("abc")
+
+    def test_the_oldest_stop_marks_are_given_up_but_not_what_they_stopped(
+        self, outbox, monkeypatch
+    ):
+        monkeypatch.setattr(redis_module, "MAX_STOP_MARKS", 2)
+        outbox.forget([b"first"], NOW - 9)
+        outbox.forget([b"second", b"third"], NOW)
+
+        assert outbox.put([make_entry("a", device=b"other", at=NOW - 9)], NOW).stopped == 1
+        assert outbox.put([make_entry("b", device=b"first", at=NOW - 8)], NOW).stored == 1
+        assert outbox.put([make_entry("c", device=b"third", at=NOW)], NOW).stopped == 1
+
+    def test_what_is_gone_leaves_nothing_behind_but_sums(self, outbox):
+        before = self.keys_of(outbox)
+        outbox.put([make_entry("a", "b", user=b"user"), make_entry("c")], NOW)
+        outbox.split(find_ids(outbox)[0])
+        take(outbox, seconds=1)
+
+        outbox.ack([item.id for item in take(outbox, NOW + 60)])
+
+        assert self.keys_of(outbox) - before == {"i", "sizes", "totals"}
+
+    def test_a_batch_that_was_never_answered_goes_entry_by_entry(self, outbox):
+        outbox.put([make_entry("a"), make_entry("b")], NOW)
+        for number in range(3):
+            assert len(take(outbox, NOW + number, seconds=1)) == 2
+
+        first = take(outbox, NOW + 3)
+        outbox.release([item.id for item in first], NOW + 3)
+
+        assert names(first) == [["a"]]
+        assert names(take(outbox, NOW + 3)) == [["a"]]
+        assert names(take(outbox, NOW + 3)) == [["b"]]
+
+    @pytest.mark.parametrize("hours", [-1, 1], ids=["behind", "ahead"])
+    def test_leases_do_not_depend_on_a_hosts_clock(self, hours):
+        skew = hours * 3600.0
+        project = uuid.uuid4().hex
+        right = self.server.outbox(project)
+        wrong = RedisOutbox(
+            self.server.url, make_settings(), project, wall=lambda: time.time() + skew
+        )
+        right.put([make_entry("a")], NOW)
+        take(right, seconds=60)
+
+        assert take(wrong, NOW + skew + 30) == []
+        assert wrong.backlog(EVENTS, NOW + skew + 30).messages == 0
+        assert names(take(wrong, NOW + skew + 65)) == [["a"]]
+        assert take(right, NOW + 70) == []
+
+    def test_a_stop_of_one_host_holds_on_another(self):
+        here, there = self.server.outbox("stops"), self.server.outbox("stops")
+        here.put([make_entry("a")], NOW)
+        here.forget([b"device"], NOW)
+
+        assert there.put([make_entry("b")], NOW).stopped == 1
+        assert take(there) == []
+
+    def test_projects_do_not_meet(self):
+        here, there = self.server.outbox("one"), self.server.outbox("two")
+        here.put([make_entry("a")], NOW)
+
+        assert there.stats().depth == 0
+
+    def test_all_keys_are_in_one_slot(self, outbox):
+        outbox.put([make_entry("a", user=b"user")], NOW)
+
+        assert all(key.startswith(outbox._tag) for key in self.all_keys(outbox))
+
+    def test_a_large_put_is_one_put(self, outbox):
+        entries = [make_entry("a", device=b"%d" % number) for number in range(10_000)]
+
+        assert outbox.put(entries, NOW, Ticket("journal", 1)).stored == 10_000
+        assert outbox.put(entries, NOW, Ticket("journal", 1)).stored == 0
+        assert outbox.ack([item.id for item in take(outbox, max_messages=10_000)]) == 10_000
+
+    def test_many_old_entries_and_letters_are_given_up_in_rounds(self, outbox):
+        outbox.put([make_entry(*["a"] * 1100)], NOW)
+        outbox.bury(find_ids(outbox)[0], refusals(1100), NOW)
+        outbox.put([make_entry("b") for _ in range(1100)], NOW)
+
+        assert outbox.expire(NOW + 90_000) == 1100
+        assert (outbox.stats().depth, outbox.stats().dead) == (0, 0)
+
+    def test_old_tickets_are_forgotten(self, outbox):
+        outbox.put([], NOW, Ticket("journal", 1))
+        outbox.expire(NOW + 86_400)
+        assert outbox.put([make_entry("a")], NOW, Ticket("journal", 1)).stored == 0
+
+        outbox.expire(NOW + 86_401)
+
+        assert outbox.put([make_entry("a")], NOW, Ticket("journal", 1)).stored == 1
+
+    def test_what_is_handed_over_twice_is_taken_once(self, outbox):
+        items = [HandIn("one", make_entry("a")), HandIn("two", make_entry("b"))]
+        outbox.take_over(items[:1], NOW, LATE)
+
+        assert outbox.take_over(items, NOW, LATE).stored == 1
+        assert names(take(outbox)) == [["a"], ["b"]]
+
+    def test_a_put_in_doubt_that_was_done_is_not_handed_over(self, outbox):
+        doubt = Ticket("producer", 3)
+        outbox.put([make_entry("a")], NOW, doubt)
+
+        assert outbox.take_over([HandIn("one", make_entry("a"), doubt)], NOW, LATE).stored == 0
+
+    def test_a_put_in_doubt_that_was_not_done_is_handed_over_and_never_done(self, outbox):
+        doubt = Ticket("producer", 3)
+        for name in "ab":
+            item = HandIn(name, make_entry(name), doubt)
+            assert outbox.take_over([item], NOW, LATE).stored == 1
+
+        assert outbox.put([make_entry("a"), make_entry("b")], NOW, doubt).stored == 0
+        assert names(take(outbox)) == [["a"], ["b"]]
+
+    def test_labels_are_kept_until_nothing_can_arrive_late(self, outbox):
+        item = HandIn("one", make_entry("a"))
+        outbox.take_over([item], NOW, LATE)
+        outbox.let_expire(["one", "never seen"], NOW)
+        outbox.expire(NOW + redis_module.LATE_SECONDS)
+        assert outbox.take_over([item], NOW, LATE).stored == 0
+
+        outbox.expire(NOW + redis_module.LATE_SECONDS + 1)
+
+        assert outbox.take_over([item], NOW, LATE).stored == 1
+
+    def test_what_is_handed_over_meets_stops_and_bounds(self):
+        outbox = self.open(outbox_max_messages=1)
+        outbox.forget([b"gone"], NOW)
+        entries = [make_entry("a", device=b"gone"), make_entry("b"), make_entry("c")]
+
+        result = outbox.take_over([HandIn(str(id(item)), item) for item in entries], NOW, LATE)
+
+        assert (result.stored, result.stopped, result.overflowed) == (1, 1, 1)
+
+    def test_what_was_handed_over_too_late_is_not_taken(self, outbox):
+        ends_at = outbox.server_time()
+
+        assert outbox.take_over([HandIn("one", make_entry("a"))], NOW, ends_at) is None
+        assert outbox.stats().totals == {}
+
+    def test_what_may_be_older_than_a_mark_that_is_gone_is_not_taken_over(self, outbox):
+        items = [make_entry("a", at=NOW - 86_401), make_entry("b", at=NOW - 86_399)]
+
+        outbox.take_over([HandIn(str(id(item)), item) for item in items], NOW, LATE)
+
+        assert names(take(outbox)) == [["b"]]
+        assert outbox.stats().totals["dropped", "too_old"] == 1
+
+    def test_an_old_mark_that_had_to_go_lifts_no_newer_one(self, outbox, monkeypatch):
+        monkeypatch.setattr(redis_module, "MAX_STOP_MARKS", 1)
+        outbox.forget([b"first"], NOW + 8)
+        outbox.forget([b"second"], NOW + 20)
+
+        outbox.forget([b"late"], NOW + 5)
+
+        assert outbox.put([make_entry("a", device=b"first", at=NOW + 7)], NOW + 7).stopped == 1
+        assert outbox.stats().totals["marks_lost", ""] == 2
+
+    def test_a_mark_of_a_clock_that_was_ahead_stops_nobody_else_later(self, outbox, monkeypatch):
+        monkeypatch.setattr(redis_module, "MAX_STOP_MARKS", 1)
+        outbox.forget([b"first", b"second"], NOW + 9_000)
+
+        assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 1
+        assert outbox.put([make_entry("b", at=NOW + 1)], NOW + 1).stored == 1
+
+    def test_a_host_whose_clock_is_ahead_ends_no_marks_and_no_events(self):
+        days = 3 * 86_400.0
+        project = uuid.uuid4().hex
+        right = self.server.outbox(project, retry_budget=60, outbox_max_age=86_400)
+        ahead = RedisOutbox(
+            self.server.url, right._settings, project, wall=lambda: time.time() + days
+        )
+        right.put([make_entry("a", device=b"other")], NOW)
+        right.forget([b"device"], NOW)
+
+        ahead.put([make_entry("b", device=b"other")], NOW + days)
+
+        assert ahead.expire(NOW + days) == 0
+        assert right.put([make_entry("c", at=NOW)], NOW).stopped == 1
+        assert [item.put_at for item in take(right)] == pytest.approx([NOW, NOW], abs=5)
+
+    def test_what_a_clock_that_was_ahead_put_keeps_nothing_from_expiring(self, outbox):
+        outbox.put([make_entry("a")], NOW + 10**6)
+        outbox.put([make_entry("b")], NOW)
+
+        assert outbox.expire(NOW + 86_401) == 1
+        assert names(take(outbox)) == [["a"]]
+
+    def test_a_visitor_of_many_events_is_forgotten_in_rounds(self, outbox):
+        outbox.put([make_entry("a", user=b"user") for _ in range(2_500)], NOW)
+        outbox.put([make_entry("b", at=NOW + 1)], NOW + 1)
+
+        assert outbox.forget([b"device", b"user"], NOW) == 2_500
+        assert names(take(outbox)) == [["b"]]
+        assert "stopping" not in self.keys_of(outbox)
+
+    def test_between_two_rounds_nothing_is_leased_that_is_stopped(self, outbox):
+        outbox.put([make_entry("a") for _ in range(2_500)], NOW)
+        outbox.put([make_entry("b", device=b"other")], NOW)
+
+        removed, *rest = outbox._call(
+            "forget", "dropped:stopped", NOW, 9, rest=[b"device", "0", b"nobody", "0"]
+        )
+
+        assert 1_000 <= removed < 2_500
+        assert rest
+        leased = [item for _ in range(3) for item in take(outbox)]
+        assert names(leased) == [["b"]]
+        assert outbox.stats().totals["dropped", "stopped"] == 2_500
+        outbox.expire(NOW + 86_401)
+        assert "stopping" not in self.keys_of(outbox)
+
+    def test_what_was_counted_under_a_ticket_is_counted_once(self, outbox):
+        for _ in range(2):
+            outbox.tally({("retried", ""): 2}, Ticket("producer", 1))
+
+        assert outbox.stats().totals == {("retried", ""): 2}
+
+    @pytest.mark.parametrize("name", ["heads", "i", "sizes"])
+    def test_a_key_that_was_evicted_breaks_nothing(self, outbox, name):
+        outbox.put([make_entry("a"), make_entry("b")], NOW)
+        ids = [item.id for item in take(outbox, max_messages=1, seconds=1)]
+        self.delete(outbox, name)
+
+        outbox.split(ids[0])
+        assert not outbox.bury(ids[0], refusals(1), NOW) or name == "sizes"
+        outbox.backlog(EVENTS, NOW + 2)
+        outbox.stats()
+        take(outbox, NOW + 2)
+        outbox.expire(NOW + 2)
+        outbox.put([make_entry("c", device=b"other")], NOW)
+        outbox.forget([b"device"], NOW)
+
+        left = take(outbox, NOW + 3)
+        assert names(left) == [["c"]]
+        assert "of:device" not in self.keys_of(outbox)
+        self._made.remove(outbox)  # its books cannot balance
+
+    def test_a_replay_that_cannot_be_done_leaves_the_letters(self, outbox):
+        outbox.put([make_entry("a")], NOW)
+        outbox.bury(find_ids(outbox)[0], refusals(1), NOW)
+        self.delete(outbox, "i")
+        outbox._server._client.set(f"{outbox._tag}:i", "of somebody else")
+
+        with pytest.raises(OutboxUnavailable, match="WRONGTYPE"):
+            outbox.replay([1], NOW)
+
+        assert len(outbox.dead()) == 1
+        self.delete(outbox, "i")
+
+    def test_dead_letters_that_were_evicted_can_be_erased(self, outbox):
+        outbox.put([make_entry("a")], NOW)
+        outbox.bury(find_ids(outbox)[0], refusals(1), NOW)
+        self.delete(outbox, "dead")
+
+        assert outbox.erase([b"device"], NOW) == 0
+
+    def test_what_was_evicted_keeps_nothing_from_expiring(self, outbox):
+        outbox.put([make_entry("a"), make_entry("b")], NOW)
+        first, _ = find_ids(outbox)
+        outbox._server._client.hdel(f"{outbox._tag}:heads", first)
+
+        assert outbox.expire(NOW + 86_401) == 1
+        self._made.remove(outbox)  # its books cannot balance
+
+    def delete(self, outbox: Outbox, name: str) -> None:
+        outbox._server._client.delete(f"{outbox._tag}:{name}")
+
+    def keys_of(self, outbox: Outbox) -> set[str]:
+        return {key.partition("}:")[2] for key in self.all_keys(outbox)}
+
+    def all_keys(self, outbox: Outbox) -> list[str]:
+        client = outbox._server._client
+        return [key.decode() for key in client.keys(f"*{outbox._tag[1:-1]}*")]
+
+
+def test_no_server_is_an_unavailable_outbox():
+    port = find_free_port()
+    outbox = RedisOutbox(f"redis://127.0.0.1:{port}/0", make_settings(), "project")
+
+    with pytest.raises(OutboxUnavailable, match=f"Redis at 127.0.0.1:{port}: ConnectionError"):
+        outbox.put([make_entry("a")], NOW)
+
+
+def test_a_wrong_password_is_told_and_not_said(server):
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("requirepass", "right")
+    outbox = server.outbox(url=f"redis://:wr0ng@127.0.0.1:{server.port}/0")
+
+    with pytest.raises(OutboxUnavailable, match=r"Redis at 127\.0\.0\.1.*password") as caught:
+        outbox.stats()
+
+    assert "wr0ng" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["s3cret", "s3%63ret"], ids=["plain", "quoted"])
+def test_a_password_in_the_servers_words_is_not_repeated(written):
+    way = redis_module._Server(f"redis://:{written}@host/0")
+
+    assert "s3cret" not in str(way._unavailable(ValueError("AUTH s3cret failed")))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70], ids=["empty-label", "long-label"])
+def test_a_name_that_is_none_is_an_unavailable_outbox(host):
+    outbox = RedisOutbox(f"redis://{host}:6379/0", make_settings(), "project")
+
+    with pytest.raises(OutboxUnavailable, match="UnicodeError"):
+        outbox.put([make_entry("a")], NOW)
+
+
+def test_an_option_that_is_none_is_found_at_once_and_named():
+    with pytest.raises(OutboxUnavailable, match="socket_timout") as caught:
+        RedisOutbox("redis://:s3cret@host/0?socket_timout=s3cret", make_settings(), "project")
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_put_that_fails_half_way_is_not_taken_for_done(server):
+    doubt = Ticket("producer", 1)
+    items = [HandIn("one", make_entry("a"), doubt)]
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "few", "on", ">pw", "~*", "+@all", "-sadd")
+        few = server.outbox("project", url=server.url.replace("//", "//few:pw@"))
+        with pytest.raises(OutboxUnavailable, match="sadd"):
+            few.put([make_entry("a")], NOW, doubt)
+        with pytest.raises(OutboxUnavailable, match="sadd"):
+            few.take_over(items, NOW, LATE)
+        client.execute_command("ACL", "SETUSER", "few", "+sadd")
+
+    assert few.take_over(items, NOW, LATE).stored == 1
+    assert names(take(few)) == [["a"]]
+    assert few.stats().totals == {("accepted", ""): 1}
+
+
+def test_what_cannot_be_done_whole_is_not_begun(server):
+    outbox = server.outbox("project")
+    with redis.Redis.from_url(server.url) as client:
+        client.set("{mp-asgi:project}:e", "of somebody else")
+        with pytest.raises(OutboxUnavailable, match="WRONGTYPE"):
+            outbox.put([make_entry("a"), make_entry("b", endpoint=PEOPLE)], NOW)
+        client.delete("{mp-asgi:project}:e")
+
+    assert take(outbox) == []
+
+
+def test_ids_of_before_a_loss_settle_nothing_of_after_it(server, caplog):
+    outbox = server.outbox("project")
+    outbox.put([make_entry("a")], NOW)
+    outbox.put([make_entry("b")], NOW)
+    before = take(outbox)
+    assert caplog.text == ""
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+
+    for name in "cd":
+        outbox.put([make_entry(name)], NOW)
+
+    assert outbox.ack([item.id for item in before]) == 0
+    assert names(take(outbox)) == [["c"], ["d"]]
+    assert caplog.text.count("has lost the outbox") == 1
+
+
+def test_a_server_that_is_full_stops_and_buries_and_takes_nothing_new(server):
+    outbox = server.outbox()
+    outbox.put([make_entry("a", "b"), make_entry("c"), make_entry("d", device=b"gone")], NOW)
+    first, second, _ = take(outbox)
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", "1")
+        client.config_set("maxmemory-policy", "noeviction")
+
+    assert outbox.forget([b"gone"], NOW) == 1
+    assert outbox.bury(second.id, refusals(1), NOW)
+    outbox.split(first.id)
+    with pytest.raises(OutboxUnavailable, match="OutOfMemory"):
+        outbox.put([make_entry("e")], NOW)
+
+    assert (outbox.stats().depth, outbox.stats().dead) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("memory", "policy", "told"),
+    [
+        pytest.param("100mb", "allkeys-lru", 1, id="any-key-goes"),
+        pytest.param("100mb", "volatile-lru", 0, id="only-what-has-an-end"),
+        pytest.param("0", "allkeys-lru", 0, id="no-bound"),
+    ],
+)
+def test_a_server_that_would_evict_events_is_told_once(server, caplog, memory, policy, told):
+    outbox = server.outbox()
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", memory)
+        client.config_set("maxmemory-policy", policy)
+
+    outbox.stats()
+    outbox.stats()
+
+    assert caplog.text.count("maxmemory-policy allkeys-lru") == told
+
+
+def test_a_url_that_cannot_be_used_is_not_quoted():
+    with pytest.raises(OutboxUnavailable, match="Redis at host:6379") as caught:
+        RedisOutbox("redis://:s3cret@host/0?socket_timeout=s3cret", make_settings(), "project")
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_extra_is_named_when_the_client_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis", None)
+
+    with pytest.raises(OutboxUnavailable, match=r"mp-asgi\[redis\]"):
+        RedisOutbox("redis://host/0", make_settings(), "project")
+
+
+def test_a_server_that_never_answers_is_left_after_the_timeout(monkeypatch):
+    monkeypatch.setattr(redis_module, "TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        began = time.monotonic()
+
+        with pytest.raises(OutboxUnavailable, match="Timeout"):
+            RedisOutbox(url, make_settings(), "project").stats()
+
+        assert time.monotonic() - began < TIMEOUT / 2
+
+
+def test_a_put_that_arrives_after_its_timeout_is_repeated_under_its_ticket(server, monkeypatch):
+    monkeypatch.setattr(redis_module, "TIMEOUT_SECONDS", 0.2)
+    outbox = server.outbox()
+    outbox.stats()
+    server.send(signal.SIGSTOP)
+    with pytest.raises(OutboxUnavailable):
+        outbox.put([make_entry("a")], NOW, Ticket("producer", 1))
+    server.send(signal.SIGCONT)
+
+    outbox.put([make_entry("a")], NOW, Ticket("producer", 1))
+
+    assert names(take(outbox)) == [["a"]]
+    assert imbalance(outbox) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_server_that_starts_again_has_everything(server, number):
+    outbox = server.outbox()
+    outbox.put([make_entry("a"), make_entry("b")], NOW)
+    (first,) = take(outbox, max_messages=1)
+
+    server.stop(number)
+    server.start()
+
+    assert names(take(outbox)) == [["b"]]
+    assert outbox.ack([first.id]) == 1
+    assert names(take(outbox, NOW + 60)) == [["b"]]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Answer two nodes; the slot of `project` is on the second."""
+    nodes = [RedisServer(tmp_path, *CLUSTER, str(find_free_port())) for _ in range(2)]
+    try:
+        for node in nodes:
+            node.enter(f"node-{node.port}")
+            node.start()
+        join(*nodes)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+def join(*nodes: RedisServer) -> None:
+    first, second = (redis.Redis.from_url(node.url) for node in nodes)
+    with first, second:
+        slot = first.execute_command("CLUSTER", "KEYSLOT", "{mp-asgi:project}")
+        first.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, slot - 1, slot + 1, 16383)
+        second.execute_command("CLUSTER", "ADDSLOTS", slot)
+        for epoch, client in enumerate((first, second), start=1):
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+        bus = second.config_get("cluster-port")["cluster-port"]
+        first.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, bus)
+        for client in (first, second):
+            wait_for(lambda node=client: node.cluster("info")["cluster_state"] == "ok")
+
+
+def test_a_cluster_is_reached_by_any_of_its_nodes(cluster):
+    for node in cluster:
+        outbox = node.outbox("project")
+        assert outbox.put([make_entry("a")], NOW).stored == 1
+        assert names(take(outbox)) == [["a"]]
+        outbox.close()
+
+
+def test_a_cluster_whose_node_is_gone_is_unavailable(cluster):
+    outbox = cluster[0].outbox("project")
+    outbox.stats()
+    cluster[1].stop()
+    others = [cluster[0].outbox("project")]
+
+    for each in (outbox, *others):
+        with pytest.raises(OutboxUnavailable, match="Redis at 127"):
+            each.stats()
+    cluster[0].stop()
+
+    for each in (outbox, *others):
+        for _ in range(2):
+            with pytest.raises(OutboxUnavailable, match="Redis at 127"):
+                each.stats()
+        assert each._server._client is each._server._node  # what it knew of the others is over
+        each.close()
+
+
+def produce(url: str, project: str, number: int) -> None:
+    """Put entries under tickets; one that was killed goes on where its server says it was."""
+    outbox = RedisOutbox(url, make_settings(), project)
+    for index in range(ENTRIES):
+        event = make_entry(f"{number}-{index}", device=b"%d" % number)
+        add = make_entry(f"add-{number}-{index}", endpoint=PEOPLE, is_repeatable=False)
+        outbox.put([event, add], time.time(), Ticket(f"producer {number}", index))
+
+
+def drain(url: str, project: str, directory: str) -> None:
+    """Write down what would be sent; what may have been sent by the dead is not repeated."""
+    outbox = RedisOutbox(url, make_settings(), project)
+    with (Path(directory) / f"{uuid.uuid4().hex}").open("a") as sent:
+        while True:
+            for endpoint in (EVENTS, PEOPLE):
+                for item in outbox.lease(
+                    endpoint, time.time(), max_messages=7, max_bytes=10**6, seconds=0.3
+                ):
+                    deliver(outbox, item, sent)
+
+
+def deliver(outbox: RedisOutbox, item: Leased, sent: TextIO) -> None:
+    if item.is_overdue and not item.entry.is_repeatable:
+        outbox.bury(item.id, [Refusal(0, "answer_lost", "")], time.time())
+        return
+    sent.write(item.entry.messages[0].name + "\n")
+    sent.flush()
+    outbox.ack([item.id])
+
+
+def test_nothing_is_lost_or_sent_twice_when_producers_and_drainers_are_killed(server, tmp_path):
+    seed = random.Random(5)
+    spawn = multiprocessing.get_context("spawn")
+    project, directory = "killed", tmp_path / "sent"
+    directory.mkdir()
+    outbox = server.outbox(project)
+
+    def start(number: int) -> BaseProcess:
+        arguments = (server.url, project, number if number < 3 else str(directory))
+        process = spawn.Process(target=produce if number < 3 else drain, args=arguments)
+        process.start()
+        return process
+
+    processes = {number: start(number) for number in range(6)}
+    for _ in range(6):
+        number = seed.randrange(6)
+        depth = outbox.stats().totals.get(("accepted", ""), 0)
+        goal = min(depth + 40, 6 * ENTRIES)
+        wait_for(lambda goal=goal: outbox.stats().totals.get(("accepted", ""), 0) >= goal)
+        processes[number].kill()
+        processes[number].join(TIMEOUT)
+        processes[number] = start(number)
+    for number in range(3):
+        processes[number].join(3 * TIMEOUT)
+    wait_for(lambda: not outbox.stats().depth)
+    for number in range(3, 6):
+        processes[number].kill()
+        processes[number].join(TIMEOUT)
+
+    sent = [line for file in directory.iterdir() for line in file.read_text().split()]
+    adds = [name for name in sent if name.startswith("add")]
+    buried = [letter.message.name for letter in outbox.dead()]
+    events = {f"{number}-{index}" for number in range(3) for index in range(ENTRIES)}
+    assert set(sent) - set(adds) == events
+    assert len(adds) == len(set(adds))
+    assert {*adds, *buried} == {f"add-{event}" for event in events}
+    assert imbalance(outbox) == 0
+    assert outbox.stats().totals["accepted", ""] == 6 * ENTRIES

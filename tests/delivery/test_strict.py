@@ -1,0 +1,658 @@
+"""Strict durability: the worker, its storer and its mover over a real file."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mp_asgi.delivery import home as home_module
+from mp_asgi.delivery import mover as mover_module
+from mp_asgi.delivery.counters import Counters
+from mp_asgi.delivery.journals import Journaling
+from mp_asgi.delivery.outbox.sqlite import SQLiteOutbox
+from mp_asgi.delivery.storer import Mark
+from mp_asgi.delivery.worker import Worker
+from mp_asgi.errors import OutboxUnavailable
+from mp_asgi.events import Entry, Stop
+from tests.delivery.test_worker import in_child
+from tests.support import (
+    NOW,
+    TIMEOUT,
+    FakeClock,
+    RecordingTransport,
+    make_entry,
+    make_settings,
+)
+
+Item = tuple[str, ...]
+
+
+class Flaky(SQLiteOutbox):
+    """Storage that fails while somebody says so."""
+
+    fails = False
+    puts = 0
+
+    def put(self, *arguments: Any) -> Any:
+        type(self).puts += 1
+        if type(self).fails:
+            raise OutboxUnavailable("disk full")
+        return super().put(*arguments)
+
+    def forget(self, *arguments: Any) -> int:
+        if type(self).fails:
+            raise OutboxUnavailable("disk full")
+        return super().forget(*arguments)
+
+
+class Process:
+    """One process's worker; several share a directory."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.transport = RecordingTransport()
+        self.directory = directory
+        self.counters = Counters()
+        self.clock = FakeClock()
+        self.settings = make_settings(
+            **{"durability": "strict", "outbox": "sqlite", "flush_interval": 3600.0, **settings}
+        )
+        self.outbox = type("OneFlaky", (Flaky,), {})
+        self.rendered: list[Item] = []
+        self.worker: Worker[Item] = Worker(
+            outbox_factory=lambda: self.outbox(directory / "outbox.sqlite3", self.settings),
+            transport_factory=lambda: self.transport,
+            render=self.render,
+            counters=self.counters,
+            settings=self.settings,
+            clock=self.clock,
+            journaling=Journaling(lambda: directory / "journals", self.pack, self.unpack),
+        )
+
+    def pack(self, item: Item | Stop) -> bytes:
+        if isinstance(item, Stop):
+            return json.dumps([key.hex() for key in item.keys]).encode() + b"!"
+        return json.dumps(item).encode()
+
+    def unpack(self, body: bytes) -> Item | Stop:
+        if body.endswith(b"!"):
+            return Stop([bytes.fromhex(key) for key in json.loads(body[:-1])], NOW)
+        return tuple(json.loads(body))
+
+    def render(self, item: Item) -> Sequence[Entry]:
+        self.rendered.append(item)
+        return [make_entry(*item)]
+
+    def submit(self, *names: str) -> None:
+        self.worker.submit(names, len(names))
+
+    def sent(self) -> list[str]:
+        return [message["event"] for message in self.transport.messages]
+
+    def files(self) -> list[str]:
+        directory = self.directory / "journals"
+        return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+
+    def crash(self) -> None:
+        """End as `kill -9` does: no thread stores any more, the journal's lock is gone."""
+        crew, self.worker._crew, self.worker._running_pid = self.worker._crew, None, 0
+        if crew is not None:
+            crew._run._stopping.set()
+        self.worker._home.abandon()
+        self.worker._exit_hooks.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    processes: list[Process] = []
+
+    def make(**settings: Any) -> Process:
+        processes.append(Process(tmp_path, **settings))
+        return processes[-1]
+
+    yield make
+    for process in processes:
+        process.outbox.fails = False
+        process.worker.close(0)
+        process.worker._exit_hooks.close()
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mp_asgi.delivery.worker.has_threads", lambda: False)
+
+
+def refuse_threads(patch: pytest.MonkeyPatch, text: str = "can't start new thread") -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError(text)
+
+    patch.setattr(threading.Thread, "start", refuse)
+
+
+def test_what_is_submitted_is_in_the_journal_before_submit_returns(start, monkeypatch):
+    process = start()
+    refuse_threads(monkeypatch)
+
+    process.submit("a", "b")
+
+    (name,) = process.files()
+    assert b'["a", "b"]' in (process.directory / "journals" / name).read_bytes()
+    assert process.worker._home.intake.items == type(process.worker._home.intake.items)()
+    assert process.worker.stats().waiting == 2
+
+
+def test_what_the_journal_keeps_is_delivered_and_a_clean_end_leaves_no_file(start):
+    process = start()
+    process.submit("a")
+    process.submit("b")
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a", "b"]
+    assert len(process.files()) == 1
+    assert process.worker.close(TIMEOUT)
+    assert process.files() == []
+
+
+def test_the_next_process_delivers_what_a_killed_one_kept(start, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    killed = start()
+    with monkeypatch.context() as patch:
+        refuse_threads(patch)
+        killed.submit("a")
+        killed.submit("b")
+    killed.crash()
+
+    process = start()
+    assert process.worker.start()
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a", "b"]
+    assert len(process.files()) == 1  # its own
+    assert "Adopted 2 messages" in caplog.text
+
+
+def test_what_was_stored_before_the_kill_is_not_stored_twice(start):
+    killed = start()
+    killed.submit("stored")
+    mark_round(killed)
+    killed.crash()
+
+    process = start()
+    process.worker.start()
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["stored"]
+    assert process.worker.stats().accepted == 1
+
+
+def mark_round(process: Process) -> None:
+    """Wait until the storer has been round once."""
+    mark = Mark()
+    process.worker._home.intake.items.append((mark, 0))
+    process.worker._home.intake.wake.set()
+    assert mark.wait(TIMEOUT)
+
+
+def test_a_relaxed_process_adopts_what_a_strict_one_left(start, monkeypatch):
+    killed = start()
+    with monkeypatch.context() as patch:
+        refuse_threads(patch)
+        killed.submit("a")
+    killed.crash()
+
+    process = start(durability="relaxed")
+    process.submit("b")
+
+    assert process.worker.flush(TIMEOUT)
+    assert sorted(process.sent()) == ["a", "b"]
+    assert process.files() == []
+
+
+def test_while_the_outbox_fails_events_stay_in_the_journal_and_are_rendered_once(start, caplog):
+    process = start()
+    process.outbox.fails = True
+    process.submit("a")
+
+    assert not process.worker.flush(0.2)
+    assert process.worker._home.unstored() == 1
+    assert len([text for text in caplog.messages if "stay in the journal" in text]) == 1
+    process.outbox.fails = False
+    assert process.worker.flush(TIMEOUT)
+    assert (process.sent(), process.rendered) == (["a"], [("a",)])
+
+
+def test_what_a_failing_outbox_did_not_take_is_left_to_the_next_process(start, caplog):
+    process = start()
+    process.outbox.fails = True
+    process.submit("a")
+
+    assert not process.worker.close(0.2)
+    assert caplog.messages[-1] == "Closed; what is not delivered waits for the next process."
+    other = start()
+    other.worker.start()
+    assert other.worker.flush(TIMEOUT)
+    assert other.sent() == ["a"]
+
+
+def test_a_stop_in_the_journal_ends_what_came_before_it(start):
+    process = start()
+    process.submit("before")
+    process.worker.submit(Stop([b"device"], NOW))
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == []
+    assert process.worker.stats().dropped == {"stopped": 1}
+
+
+def test_a_stop_that_the_outbox_does_not_take_stays_in_the_journal(start):
+    process = start()
+    process.outbox.fails = True
+    process.worker.submit(Stop([b"device"], NOW))
+    process.submit("before")
+    assert not process.worker.flush(0.2)
+
+    process.outbox.fails = False
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == []
+    assert process.worker.stats().other.get("stop_lost") is None
+
+
+def test_what_cannot_be_unpacked_stops_nothing_else(start):
+    process = start()
+    process.unpack = lambda body: ("good",) if b"good" in body else json.loads("no")
+    process.worker._journaling = Journaling(
+        lambda: process.directory / "journals", process.pack, process.unpack
+    )
+    process.worker._home = process.worker._new_home()
+    process.submit("bad", "too")
+    process.submit("good")
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["good"]
+    assert process.worker.stats().dropped == {"unrenderable": 2}
+
+
+def test_a_bug_of_the_outbox_loses_one_group_and_is_counted(start):
+    process = start()
+    process.outbox.put = lambda *_: 1 / 0
+    process.submit("a", "b")
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.worker.stats().dropped == {"unstored": 2}
+
+
+def test_what_cannot_be_packed_takes_the_relaxed_way(start, caplog):
+    process = start()
+    process.worker.submit(("a", object()), 1)  # type: ignore[arg-type]
+    process.worker._home.intake.items.clear()
+    process.submit("b")
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["b"]
+    assert process.counters.snapshot().other["journal_failed"] == 1
+    assert len([text for text in caplog.messages if "journal failed" in text]) == 1
+    assert "TypeError" in process.worker.pulse().trouble
+
+
+def test_without_a_journal_events_take_the_relaxed_way(start):
+    process = start()
+    (process.directory / "journals").write_text("in the way")
+    process.submit("a")
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a"]
+    assert process.counters.snapshot().other["journal_failed"] == 1
+    (process.directory / "journals").unlink()
+
+
+def test_a_full_journal_drops_the_newest(start, monkeypatch):
+    process = start(outbox_max_messages=2)
+    process.outbox.fails = True
+    process.submit("a", "b")
+    process.submit("c")
+
+    assert process.worker.stats().dropped == {"overflow": 1}
+
+
+def test_a_large_journal_goes_on_in_another_file(start, monkeypatch):
+    monkeypatch.setattr(mover_module, "ROTATE_BYTES", 10)
+    process = start()
+    process.submit("a")
+    assert process.worker.flush(TIMEOUT)
+    (second,) = process.files()
+    process.submit("b")
+    assert process.worker.flush(TIMEOUT)
+
+    assert process.sent() == ["a", "b"]
+    assert process.files() != [second]
+    assert process.worker.stats().accepted == 2
+
+
+def test_a_threads_end_stores_what_no_thread_could(start, monkeypatch, caplog):
+    process = start(durability="relaxed")
+    with monkeypatch.context() as patch:
+        refuse_threads(patch)
+        process.submit("a")
+        process.worker.exit()
+
+    other = start()
+    other.worker.start()
+    assert other.worker.flush(TIMEOUT)
+    assert other.sent() == ["a"]
+
+
+def test_what_comes_after_the_end_is_stored_at_once(start):
+    process = start(durability="relaxed")
+    process.submit("a")
+    process.worker.exit()
+
+    process.submit("late")
+
+    assert process.worker.stats().waiting == 1
+    other = start()
+    other.worker.start()
+    assert other.worker.flush(TIMEOUT)
+    assert other.sent() == ["late"]
+
+
+def test_while_no_thread_starts_the_newest_are_dropped_when_full(start, monkeypatch):
+    process = start(durability="relaxed", outbox_max_messages=1)
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "can't create new thread at interpreter shutdown")
+        process.worker._home.intake.messages = 1
+        process.submit("a")
+
+    assert process.worker.stats().dropped == {"overflow": 1}
+    assert process.worker._is_over
+
+
+def test_the_end_says_what_waits_for_the_next_process(start, caplog):
+    process = start(close_timeout=0.2)
+    gate = threading.Event()
+    process.transport = RecordingTransport(gate=gate)
+    process.submit("a")
+
+    process.worker.exit()
+    gate.set()
+
+    assert caplog.messages[-1] == "Closed; what is not delivered waits for the next process."
+    assert process.worker.stats().dropped == {}
+
+
+def test_without_threads_everything_stays_in_a_journal_that_others_read(start, no_threads, caplog):
+    lone = start(durability="relaxed")
+    lone.submit("a")
+    lone.submit("b")
+
+    assert not lone.worker.start()
+    assert [name.endswith(".lone-1") for name in lone.files()] == [True]
+    assert "enable-threads" in lone.worker.pulse().trouble
+    assert len([text for text in caplog.messages if "enable-threads" in text]) == 1
+    assert lone.worker.close(0.1)
+    assert len(lone.files()) == 1
+
+
+def test_a_process_with_threads_delivers_for_one_without_while_that_lives(start, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("mp_asgi.delivery.worker.has_threads", lambda: False)
+        lone = start()
+        lone.submit("a")
+    process = start()
+    process.worker.start()
+    assert process.worker.flush(TIMEOUT)
+    lone.submit("b")
+    assert process.worker.flush(TIMEOUT)
+    lone.worker.exit()
+    process.submit("c")
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a", "b", "c"]
+    assert len(process.files()) == 1
+
+
+def test_without_threads_a_large_journal_goes_on_in_another_file(start, no_threads, monkeypatch):
+    monkeypatch.setattr(home_module, "ROTATE_BYTES", 10)
+    lone = start()
+    lone.submit("a")
+    lone.submit("b")
+
+    assert len(lone.files()) == 3
+
+
+def test_without_threads_and_without_anybody_who_drains_the_disk_is_not_filled(
+    start, no_threads, monkeypatch
+):
+    monkeypatch.setattr(home_module, "LOOK_SECONDS", 0)
+    lone = start(outbox_max_bytes=1_000_000, outbox_max_messages=2)
+    lone.submit("x" * 1_000_000)
+    for name in "abc":
+        lone.submit(name)
+
+    assert len(lone.worker._home.intake.items) == 2
+    assert lone.worker.stats().dropped == {"overflow": 1}
+
+
+def test_an_empty_lone_journal_is_removed_at_the_end(start, no_threads):
+    lone = start()
+    lone.worker.start()
+
+    lone.worker.exit()
+
+    assert lone.files() == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+@pytest.mark.parametrize("has_hook", [True, False], ids=["at-fork-hook", "pid-check-only"])
+def test_a_forked_child_keeps_its_own_journal_and_lets_go_of_its_parents(
+    start, has_hook, monkeypatch
+):
+    if not has_hook:
+        monkeypatch.delattr(os, "register_at_fork")
+    process = start()
+    with monkeypatch.context() as patch:
+        refuse_threads(patch)  # a storage in use at a fork without hooks is the storage's matter
+        process.submit("parent")
+
+    def story() -> str:
+        process.transport = RecordingTransport()
+        process.submit("child")
+        is_flushed = process.worker.flush(TIMEOUT)
+        return f"{is_flushed} {process.sent()} {len(process.files())}"
+
+    assert in_child(story) == "True ['child'] 2"
+    process.worker.start()
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["parent"]
+
+
+def test_a_flush_returns_at_once_where_the_host_is_down(start):
+    process = start(durability="relaxed", flush_interval=600.0)
+    process.transport.replies = [OSError("down")] * 9
+    process.submit("a")
+    process.worker.flush(1)
+    crew = process.worker._crew
+
+    assert not process.worker.flush(crew._pump._host._seconds / 1_000)
+
+
+def test_a_pulse_tells_when_something_was_stored_and_sent(start):
+    process = start()
+    before = process.worker.pulse()
+    process.submit("a")
+    assert process.worker.flush(TIMEOUT)
+
+    pulse = process.worker.pulse()
+
+    assert (before.is_running, before.stored_at, before.sent_at) == (False, None, None)
+    assert (pulse.is_running, pulse.stored_at, pulse.sent_at) == (True, NOW, NOW)
+    assert (pulse.is_blocked, pulse.trouble) == (False, "")
+
+
+def test_what_the_outbox_has_does_not_stay_in_the_journal(start):
+    process = start()
+    process.submit("private")
+
+    assert process.worker.flush(TIMEOUT)
+
+    (name,) = process.files()
+    assert (process.directory / "journals" / name).read_bytes() == b""
+    assert process.worker.stats().delivered == 1
+
+
+def test_after_a_denial_nothing_stays_in_the_journal_for_a_second(start):
+    process = start()
+    process.submit("first")
+    assert process.worker.flush(TIMEOUT)
+    process.submit("second")
+    mark_round(process)  # within a second, by a clock that stands still
+    (name,) = process.files()
+    kept = (process.directory / "journals" / name).read_bytes()
+
+    process.worker.submit(Stop([b"device"], NOW))
+    mark_round(process)
+
+    (name,) = process.files()
+    assert b"second" in kept
+    assert (process.directory / "journals" / name).read_bytes() == b""
+
+
+def test_an_erasure_leaves_nothing_in_the_journal(start):
+    process = start()
+    process.submit("first")
+    assert process.worker.flush(TIMEOUT)
+    process.submit("second")
+
+    process.worker.erase([b"device"], NOW)
+
+    (name,) = process.files()
+    assert (process.directory / "journals" / name).read_bytes() == b""
+
+
+def test_a_submit_during_a_close_is_kept_in_another_journal(start):
+    process = start()
+    process.submit("a")
+    journal = process.worker._home.journal
+    process.worker._stop(0.0)
+    process.worker._running_pid = os.getpid()  # as the submit saw it
+    process.worker._home.journal = journal
+    assert journal.is_over
+    process.worker._home.detach_journal()
+    process.worker._running_pid = 0
+
+    process.submit("b")
+
+    assert not process.worker._home.journal.is_over
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a", "b"]
+
+
+def test_closing_while_others_track_stays_strict(start):
+    process = start()
+    is_over = threading.Event()
+
+    def track() -> None:
+        while not is_over.is_set():
+            process.submit("a")
+
+    trackers = [threading.Thread(target=track) for _ in range(2)]
+    for tracker in trackers:
+        tracker.start()
+    for _ in range(10):
+        process.worker.close(0.05)
+    is_over.set()
+    for tracker in trackers:
+        tracker.join(TIMEOUT)
+    process.submit("last")
+
+    assert not process.worker._home.journal.is_over
+    assert process.counters.snapshot().other.get("journal_failed") is None
+
+
+def test_a_deleted_journal_is_replaced_with_what_it_held(start):
+    process = start()
+    process.outbox.fails = True
+    process.submit("a")
+    mark_tried(process)
+    (name,) = process.files()
+    (process.directory / "journals" / name).unlink()
+
+    mark_tried(process)
+
+    (second,) = process.files()
+    assert second != name
+    assert b'["a"]' in (process.directory / "journals" / second).read_bytes()
+    assert process.counters.snapshot().other["journal_failed"] == 1
+    process.outbox.fails = False
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a"]
+
+
+def mark_tried(process: Process) -> None:
+    """Wait until the storer has tried a put, though it fails."""
+    before = process.outbox.puts
+    for _ in range(int(TIMEOUT * 100)):
+        process.worker._home.intake.wake.set()
+        if process.outbox.puts > before + 1:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("the storer did not try")
+
+
+def test_a_journal_that_could_not_be_made_is_made_later(start):
+    process = start()
+    (process.directory / "journals").write_text("in the way")
+    process.submit("a")
+    assert process.worker.flush(TIMEOUT)
+    (process.directory / "journals").unlink()
+    process.clock.advance(mover_module.ADOPT_SECONDS)
+
+    assert process.worker.flush(TIMEOUT)
+
+    assert process.worker._home.journal is not None
+    assert process.worker.pulse().trouble == ""
+    assert len(process.files()) == 1
+
+
+def test_whatever_the_making_of_a_journal_raises_reaches_no_request(start, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("blocking call")  # as blockbuster does
+
+    process = start()
+    with monkeypatch.context() as patch:
+        patch.setattr("mp_asgi.delivery.journals.Journals.create", refuse)
+        process.submit("a")
+    process.worker._home.journal = None
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a"]
+    assert process.counters.snapshot().other["journal_failed"] == 1
+
+
+def test_what_no_thread_has_taken_at_the_end_is_left_in_a_journal(start):
+    process = start(durability="relaxed", close_timeout=0.05)
+    gate = threading.Event()
+    storing = threading.Event()
+
+    def hang(outbox: Any, *arguments: Any) -> Any:
+        storing.set()
+        assert gate.wait(TIMEOUT)
+        raise OutboxUnavailable("locked")
+
+    process.outbox.put = hang
+    process.submit("in hand")
+    assert storing.wait(TIMEOUT)
+    process.submit("waits")
+
+    process.worker.exit()
+    gate.set()
+
+    assert process.counters.snapshot().dropped["shutdown"] == 1
+    other = start(durability="relaxed")
+    other.worker.start()
+    assert other.worker.flush(TIMEOUT)
+    assert other.sent() == ["waits"]
