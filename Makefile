@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 MANAGERS := .cache/managers
 
-.PHONY: demo test check bench lint types docs format managers clean
+.PHONY: demo test check bench reliability lint types docs format managers clean
 
 demo: $(VENV)/ready-demo  ## the example shop and a local Mixpanel stand-in; WSGI=1 for Flask
 	@$(BIN)/mp-asgi demo $(if $(WSGI),--wsgi)
@@ -19,6 +19,9 @@ check: lint types  ## everything CI asks: format, lint, layers, types, tests wit
 bench: $(VENV)/ready  ## CPU added to a request, against anchors in the same run; then damaged cookies
 	$(BIN)/python -m benchmarks.request
 	$(BIN)/python -m benchmarks.fuzz
+
+reliability: $(VENV)/ready  ## the fault runs of docs/reliability.md; a quarter of an hour
+	$(BIN)/python -m benchmarks.reliability
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
