@@ -3,10 +3,8 @@
 import signal
 import socket
 import subprocess
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +58,6 @@ class RedisServer:
         """Answer an outbox of its own, or of the named project."""
         made = make_settings(**settings)
         return RedisOutbox(url or self.url, made, project or uuid.uuid4().hex)
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    """Ask again and again until the condition holds; fail when it takes too long."""
-    deadline = time.monotonic() + TIMEOUT
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        pause.wait(0.02)
 
 
 def find_free_port() -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,20 @@ from mp_asgi.settings import Settings
 
 NOW = 1_800_000_000.0
 TIMEOUT = 10.0  # seconds after which a thread that never answers fails the test
+
+
+def wait_for(holds: Callable[[], object], seconds: float = TIMEOUT) -> None:
+    """Wait for what another thread or process makes true, and nobody tells.
+
+    Raises:
+        TimeoutError: It did not come true.
+    """
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{holds} did not come to hold.")
+        pause.wait(0.01)
 
 
 class FakeClock:

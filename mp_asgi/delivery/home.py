@@ -16,15 +16,13 @@ from mp_asgi.events import Stop
 from .counters import Counters
 from .journal import ROTATE_BYTES, Journal
 from .journals import Journaling, Journals
-from .outbox.base import Outbox, OutboxStats
+from .outbox.base import NO_STATS, Outbox, OutboxStats
 from .outbox.spooled import Spooled
 from .outbox.standby import Standby
 from .recorder import Recorder
 from .storer import Intake, Mark, Shelf
 
 LOOK_SECONDS: Final = 1.0  # between two looks whether somebody has emptied the journals
-
-_NOTHING: Final = OutboxStats(0, 0, None, 0, 0)
 
 T = TypeVar("T")
 
@@ -103,7 +101,7 @@ class Home(Generic[T]):
         """Answer what of the outbox ends with this process. Waits for no storage."""
         if isinstance(self.outbox, (Standby, Spooled)):
             return self.outbox.held()
-        return _NOTHING if self.outbox.is_durable else self.outbox.stats()
+        return NO_STATS if self.outbox.is_durable else self.outbox.stats()
 
     def owed_stops(self) -> int:
         """Count the denials that the storage was not told of."""

@@ -29,7 +29,7 @@ from mp_asgi.dev import StandIn
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
-from tests.support import NOW, TIMEOUT, FakeClock, make_entry
+from tests.support import NOW, TIMEOUT, FakeClock, make_entry, wait_for
 
 BASIS = ("--basis", "ticket 17")
 on_both_storages = pytest.mark.parametrize("depot", ["sqlite", "redis"], indirect=True)
@@ -52,22 +52,12 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def wait_until(is_true: Callable[[], object]) -> None:
-    """Return once something holds, which another process or thread makes true."""
-    pause = threading.Event()
-    for _ in range(int(TIMEOUT / 0.02)):
-        if is_true():
-            return
-        pause.wait(0.02)
-    raise AssertionError("it never came true")
-
-
 @contextmanager
 def signal_when(is_true: Callable[[], object]) -> Iterator[None]:
     """Send this process SIGTERM once something holds."""
 
     def send() -> None:
-        wait_until(is_true)
+        wait_for(is_true)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=send)

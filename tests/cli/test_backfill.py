@@ -11,9 +11,9 @@ from mp_asgi.dev import Fault
 from mp_asgi.events import Act, ActState, Endpoint, Subject
 from mp_asgi.ledger import Ledger
 from mp_asgi.wire import KeyMaker
-from tests.cli.depot import BASIS, make_line, on_both_storages, signal_when, start, wait_until
+from tests.cli.depot import BASIS, make_line, on_both_storages, signal_when, start
 from tests.cli.people import LEDGER_KEY, TOKEN
-from tests.support import TIMEOUT
+from tests.support import TIMEOUT, wait_for
 
 USER_KEY = KeyMaker(TOKEN).user_key("U1-secret")
 
@@ -163,7 +163,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(depot, monkeypatch):
     depot.standin.misbehave(Fault.UNAVAILABLE, times=None)
     file = depot.write(*make_lines(3 * PORTION_LINES + 1))
     process = start_backfill(file)
-    wait_until(lambda: depot.outbox.stats().depth == PORTION_LINES)
+    wait_for(lambda: depot.outbox.stats().depth == PORTION_LINES)
     process.kill()
     process.communicate(timeout=TIMEOUT)
     depot.standin.behave()
@@ -188,7 +188,7 @@ def test_a_signal_ends_it_and_says_how_to_go_on(depot, monkeypatch):
     monkeypatch.setenv("MP_ASGI_OUTBOX_MAX_MESSAGES", str(2 * PORTION_LINES))
     depot.standin.misbehave(Fault.UNAUTHORIZED, times=None)
     process = start_backfill(depot.write(*make_lines(3 * PORTION_LINES)))
-    wait_until(lambda: depot.standin.requests)
+    wait_for(lambda: depot.standin.requests)
 
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=TIMEOUT)

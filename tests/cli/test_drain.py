@@ -5,8 +5,8 @@ import pytest
 
 from mp_asgi.dev import Fault
 from mp_asgi.settings import Settings
-from tests.cli.depot import Broken, on_both_storages, signal_when, start, wait_until
-from tests.support import TIMEOUT
+from tests.cli.depot import Broken, on_both_storages, signal_when, start
+from tests.support import TIMEOUT, wait_for
 
 
 def drain(depot, *options):
@@ -183,11 +183,11 @@ def test_a_service_delivers_until_a_signal_and_gives_back_what_it_holds(depot, m
     monkeypatch.setenv("MP_ASGI_FLUSH_INTERVAL", "0.1")
     process, _ = start_service()
     depot.put_sendable(2)
-    wait_until(lambda: len(depot.standin.events) == 2)
+    wait_for(lambda: len(depot.standin.events) == 2)
 
     depot.standin.misbehave(Fault.UNAUTHORIZED, times=None)
     depot.put_sendable(1)
-    wait_until(lambda: len(depot.standin.requests) > 1)
+    wait_for(lambda: len(depot.standin.requests) > 1)
     process.send_signal(number)
     out, err = process.communicate(timeout=TIMEOUT)
 
@@ -202,7 +202,7 @@ def test_a_signal_ends_a_drain_that_cannot_end(depot):
     depot.put_sendable(1)
     depot.standin.misbehave(Fault.UNAUTHORIZED, times=None)
     process = start("drain")
-    wait_until(lambda: depot.standin.requests)
+    wait_for(lambda: depot.standin.requests)
 
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=TIMEOUT)

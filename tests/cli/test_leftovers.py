@@ -6,8 +6,8 @@ from mp_asgi.cli.leftovers import Leftovers, find_leftovers, forwarding, has_jou
 from mp_asgi.delivery.journals import Journals
 from mp_asgi.delivery.outbox.location import find_location
 from mp_asgi.health import OLD_SECONDS
-from tests.cli.depot import on_both_storages, wait_until
-from tests.support import NOW, make_settings
+from tests.cli.depot import on_both_storages
+from tests.support import NOW, make_settings, wait_for
 
 on_redis = pytest.mark.parametrize("depot", ["redis"], indirect=True)
 
@@ -59,7 +59,7 @@ def test_the_spool_is_handed_over_while_it_is_forwarded(depot):
     depot.spool(3)
 
     with forwarding(depot.settings, depot.outbox) as spooled:
-        wait_until(lambda: spooled() == 0)
+        wait_for(lambda: spooled() == 0)
 
     assert depot.outbox.stats().depth == 3
     assert find_leftovers(depot.settings).spool.depth == 0

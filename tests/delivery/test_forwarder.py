@@ -12,8 +12,16 @@ from mp_asgi.delivery.outbox.base import OutboxStats
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.delivery.outbox.spooled import POLL_SECONDS, Spooled
 from mp_asgi.errors import OutboxUnavailable
-from tests.redis_server import RedisServer, server, wait_for
-from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, make_entry, make_settings
+from tests.redis_server import RedisServer, server
+from tests.support import (
+    NOW,
+    TIMEOUT,
+    FakeClock,
+    RecordingTransport,
+    make_entry,
+    make_settings,
+    wait_for,
+)
 
 __all__ = ["server"]
 

@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+
+from tests.support import wait_for
 
 START_SECONDS = 30
 EXIT_SECONDS = 30
@@ -134,7 +135,7 @@ class Server:
             return len(met) >= workers
 
         if workers > 1:
-            wait_until(have_met)
+            wait_for(have_met, START_SECONDS)
 
     def ask(self, name: str, consent: str = "granted") -> int:
         """Do the same as `get` at less cost; answer the process that served.
@@ -254,20 +255,7 @@ def wait_for_port(process: subprocess.Popen[str], port: int) -> None:
             return True
         return False
 
-    wait_until(lambda: process.poll() is not None or is_open())
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = START_SECONDS) -> None:
-    """Wait for what happens in another process, and nobody tells.
-
-    Raises:
-        TimeoutError: It did not.
-    """
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{holds} did not come to hold.")
-        time.sleep(0.01)
+    wait_for(lambda: process.poll() is not None or is_open(), START_SECONDS)
 
 
 def run_to_its_end(words: Sequence[str], **variables: str) -> tuple[int, str]:

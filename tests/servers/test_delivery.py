@@ -13,14 +13,15 @@ from tests.servers.processes import (
     GUNICORN,
     HYPERCORN,
     SERVERS,
+    START_SECONDS,
     UVICORN,
     Kind,
     names,
     run_server,
     run_to_its_end,
-    wait_until,
 )
 from tests.servers.trials import Ground
+from tests.support import wait_for
 
 AT_ONCE = {"MP_ASGI_FLUSH_INTERVAL": "0.05", "MP_ASGI_CLOSE_TIMEOUT": "0.1"}
 AT_THE_END = {"MP_ASGI_FLUSH_INTERVAL": "3600"}
@@ -83,7 +84,7 @@ def test_a_reloader_loses_nothing_that_waits(
             asked.append(f"While-{len(asked)}")
             return server.ask(asked[-1]) != first
 
-        wait_until(is_reloaded)
+        wait_for(is_reloaded, START_SECONDS)
         server.stop()
     ground.finish(asked)
 

@@ -18,7 +18,8 @@ from mp_asgi import Analytics, Settings
 from mp_asgi.delivery.outbox.factory import open_outbox
 from mp_asgi.delivery.pump import LEASE_SECONDS
 from mp_asgi.dev import Fault, StandIn
-from tests.servers.processes import GRANTED, Kind, Server, environ, names, run_server, wait_until
+from tests.servers.processes import GRANTED, START_SECONDS, Kind, Server, environ, names, run_server
+from tests.support import wait_for
 
 STRICT = {"MP_ASGI_DURABILITY": "strict"}
 # What hangs must not make the end of each server last.
@@ -101,7 +102,7 @@ class Ground:
         """Wait until the outbox has so many that Mixpanel has not."""
         settings = Settings.from_env(environ(**self.variables))
         with closing(open_outbox(settings, creates=False)) as outbox:
-            wait_until(lambda: outbox.stats().depth == messages)
+            wait_for(lambda: outbox.stats().depth == messages, START_SECONDS)
 
     def ends(self) -> frozenset[str]:
         return frozenset(self._notes.read_text().split() if self._notes.exists() else ())

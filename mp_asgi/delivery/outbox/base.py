@@ -143,6 +143,10 @@ class OutboxStats:
     totals: Counts = field(default_factory=dict)
 
 
+NO_STATS: Final = OutboxStats(0, 0, None, 0, 0)
+"""Of an outbox in which nothing is, or of which nothing is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class PutResult:
     """What became of the messages of one put.

@@ -21,6 +21,7 @@ from mp_asgi.events import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Endpoint, Entry
 
 from .base import (
     MAX_DEAD_LETTERS,
+    NO_STATS,
     Backlog,
     Counts,
     DeadLetter,
@@ -41,7 +42,6 @@ MAX_MOVES: Final = 100  # puts of one handing-over, so that a call never lasts f
 
 _MOVED: Final = "moved"
 _MOVING_SECONDS: Final = 60.0  # of a lease that ends within the call
-_UNKNOWN: Final = OutboxStats(0, 0, None, 0, 0)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -110,7 +110,7 @@ class Standby:
         self._is_behind = False  # whether the primary lacks something that the reserve has
         self._moved = 0  # messages, since this was made
         self._moved_horizon: Horizon = ()  # of the primary, behind all that was moved
-        self._seen = _UNKNOWN  # of the primary, when it last said
+        self._seen = NO_STATS  # of the primary, when it last said
 
     def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
         """Accept entries, each as a whole, in order."""

@@ -9,8 +9,8 @@ from redis.connection import ConnectionPool
 from redis.retry import Retry
 
 from mp_asgi.delivery.outbox.connections import bound_pool
-from tests.redis_server import RedisServer, server, shared_server, wait_for
-from tests.support import TIMEOUT
+from tests.redis_server import RedisServer, server, shared_server
+from tests.support import TIMEOUT, wait_for
 
 __all__ = ["server", "shared_server"]
 

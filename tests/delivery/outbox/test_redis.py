@@ -26,8 +26,8 @@ from tests.delivery.outbox.contract import (
     names,
     take,
 )
-from tests.redis_server import RedisServer, find_free_port, server, shared_server, wait_for
-from tests.support import NOW, TIMEOUT, make_entry, make_settings
+from tests.redis_server import RedisServer, find_free_port, server, shared_server
+from tests.support import NOW, TIMEOUT, make_entry, make_settings, wait_for
 
 __all__ = ["server", "shared_server"]
 
