@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mp_asgi import analytics
@@ -30,6 +32,20 @@ def wait_for(holds: Callable[[], object], seconds: float = TIMEOUT) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{holds} did not come to hold.")
         pause.wait(0.01)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow past `size` bytes, which is a short write.
+
+    It holds for the steps inside only: the file that takes the tests' own output may be longer.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 class FakeClock:

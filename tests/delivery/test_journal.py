@@ -1,6 +1,5 @@
 import fcntl
 import os
-import resource
 import stat
 
 import pytest
@@ -14,6 +13,7 @@ from mp_asgi.delivery.journal import (
     read_groups,
 )
 from mp_asgi.delivery.outbox.base import Ticket
+from tests.support import full_disk
 
 
 @pytest.fixture
@@ -128,25 +128,12 @@ def test_a_record_knows_where_it_ends():
     ]
 
 
-@pytest.fixture
-def full_disk(path):
-    """Answer a journal whose file may grow by some bytes only, which is a short write."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_what_does_not_fit_on_the_disk_leaves_nothing_behind(path, full_disk):
+def test_what_does_not_fit_on_the_disk_leaves_nothing_behind(path):
     journal = open_journal(path)
     journal.append(b"one", 1)
 
-    full_disk(journal.file.size + 5)
-    is_kept, is_kept_at_the_limit = journal.append(b"torn", 1), journal.append(b"torn", 1)
-    full_disk(10_000)
+    with full_disk(journal.file.size + 5):
+        is_kept, is_kept_at_the_limit = journal.append(b"torn", 1), journal.append(b"torn", 1)
     journal.append(b"two", 1)
 
     assert not is_kept
@@ -155,15 +142,14 @@ def test_what_does_not_fit_on_the_disk_leaves_nothing_behind(path, full_disk):
     assert bodies(read_groups("mine", path.read_bytes())) == [[b"one"], [b"two"]]
 
 
-def test_what_cannot_be_sealed_is_not_put(path, full_disk):
+def test_what_cannot_be_sealed_is_not_put(path):
     journal = open_journal(path)
     journal.append(b"one", 1)
 
-    full_disk(journal.file.size + 5)
+    with full_disk(journal.file.size + 5):
+        groups, sealed = journal.seal(), journal.file.read_sealed(0)
 
-    assert journal.seal() == []
-    assert journal.file.read_sealed(0) is None
-    full_disk(10_000)
+    assert (groups, sealed) == ([], None)
     assert bodies(journal.seal()) == [[b"one"]]
 
 
