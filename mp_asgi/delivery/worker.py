@@ -34,7 +34,7 @@ from .recorder import Recorder
 from .run import Pulse
 from .storer import Mark
 from .transport import Transport
-from .uwsgi import has_threads
+from .uwsgi import ends_silently, has_threads
 
 _LAST: Final = -100  # of multiprocessing's finalizers: the others may still track
 _RETRY_SECONDS: Final = 5.0  # between two requests that try to start threads, if none could be
@@ -103,7 +103,8 @@ class Worker(Generic[T]):
     def submit(self, item: T | Stop, count: int = 0, *, is_identity: bool = False) -> None:
         """Accept an item. On the request path: appends, takes no lock, never raises.
 
-        In strict durability it writes to the journal, under a lock held for that write.
+        In strict durability, and on uWSGI, it writes to the journal, under a lock held for that
+        write.
 
         Args:
             item: What `render` understands, or a stop, which forgets what was submitted before.
@@ -297,7 +298,7 @@ class Worker(Generic[T]):
                 return False
             home = self._home_of(pid)
             is_lone = not has_threads()
-            if is_lone or self._settings.durability == "strict":
+            if self._settings.durability == "strict" or ends_silently():
                 home.open_journal(is_lone=is_lone)
             if is_lone:
                 self._tell("lone", _LONE)

@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -121,9 +123,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         process.worker._exit_hooks.close()
 
 
+def pretend_uwsgi(patch: pytest.MonkeyPatch, *, has_threads: bool) -> None:
+    server = ModuleType("uwsgi")
+    server.__dict__["opt"] = {"enable-threads": str(has_threads).lower()}
+    patch.setitem(sys.modules, "uwsgi", server)
+
+
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mp_asgi.delivery.worker.has_threads", lambda: False)
+    pretend_uwsgi(monkeypatch, has_threads=False)
 
 
 def refuse_threads(patch: pytest.MonkeyPatch, text: str = "can't start new thread") -> None:
@@ -384,6 +392,27 @@ def test_the_end_says_what_waits_for_the_next_process(start, caplog):
     assert process.worker.stats().dropped == {}
 
 
+def test_a_relaxed_process_keeps_a_journal_where_it_ends_without_a_word(start, monkeypatch):
+    pretend_uwsgi(monkeypatch, has_threads=True)
+    process = start(durability="relaxed")
+    process.outbox.fails = True
+
+    process.submit("a")
+
+    assert len(process.files()) == 1
+    process.outbox.fails = False
+    assert process.worker.flush(TIMEOUT)
+    assert process.sent() == ["a"]
+
+
+def test_a_relaxed_process_keeps_none_elsewhere(start):
+    process = start(durability="relaxed")
+    process.submit("a")
+
+    assert process.worker.flush(TIMEOUT)
+    assert process.files() == []
+
+
 def test_without_threads_everything_stays_in_a_journal_that_others_read(start, no_threads, caplog):
     lone = start(durability="relaxed")
     lone.submit("a")
@@ -399,7 +428,7 @@ def test_without_threads_everything_stays_in_a_journal_that_others_read(start, n
 
 def test_a_process_with_threads_delivers_for_one_without_while_that_lives(start, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("mp_asgi.delivery.worker.has_threads", lambda: False)
+        pretend_uwsgi(patch, has_threads=False)
         lone = start()
         lone.submit("a")
     process = start()

@@ -3,7 +3,7 @@ from types import ModuleType
 
 import pytest
 
-from mp_asgi.delivery.uwsgi import has_threads
+from mp_asgi.delivery.uwsgi import ends_silently, has_threads
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,22 @@ def test_uwsgi_has_threads_by_default_from_a_version_on(monkeypatch, version, op
 
 def test_outside_of_uwsgi_there_are_threads():
     assert has_threads()
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        pytest.param({}, True, id="the-server"),
+        pytest.param(None, False, id="another-module-of-that-name"),
+    ],
+)
+def test_a_process_of_uwsgi_ends_silently(monkeypatch, options, answer):
+    module = ModuleType("uwsgi")
+    module.opt = options
+    monkeypatch.setitem(sys.modules, "uwsgi", module)
+
+    assert ends_silently() is answer
+
+
+def test_outside_of_uwsgi_a_process_can_be_heard_at_its_end():
+    assert not ends_silently()

@@ -23,7 +23,7 @@ from tests.servers.trials import (
 ANSWER_SECONDS = 5.0
 
 
-def choose(*, delivers: bool = False, workers: int = 1, only_ending: bool = False) -> list[object]:
+def choose(*, delivers: bool = False, workers: int = 1) -> list[object]:
     """Answer the servers to try, with the reason where one cannot be started here."""
     return [
         pytest.param(
@@ -31,7 +31,6 @@ def choose(*, delivers: bool = False, workers: int = 1, only_ending: bool = Fals
         )
         for name, kind in SERVERS.items()
         if kind.workers >= workers and (kind.delivers or not delivers)
-        if kind.ends or not only_ending
     ]
 
 
@@ -95,8 +94,7 @@ def test_our_cookie_is_set_once_beside_the_apps_own(server: Server, standin: Sta
 def test_a_mixpanel_that_hangs_delays_no_answer_and_loses_nothing_at_sigterm(
     kind: Kind, ground: Ground
 ) -> None:
-    # Where nothing runs at the end, a relaxed server needs the moment that storing takes.
-    trial = hang_and_terminate(ground, kind, is_stored=kind.delivers and not kind.ends)
+    trial = hang_and_terminate(ground, kind)
 
     assert max(trial.waits.values()) < ANSWER_SECONDS
     assert sorted(trial.arrived) == sorted(trial.answered)
@@ -112,7 +110,7 @@ def test_a_strict_server_that_is_killed_after_an_answer_has_lost_nothing(
     assert_kept(trial)
 
 
-@pytest.mark.parametrize("kind", choose(only_ending=True))
+@pytest.mark.parametrize("kind", choose())
 def test_sigterm_under_load_loses_nothing(kind: Kind, ground: Ground) -> None:
     trial = terminate_under_load(ground, kind)
 

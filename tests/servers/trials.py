@@ -15,11 +15,9 @@ from pathlib import Path
 import httpx
 
 from mp_asgi import Analytics, Settings
-from mp_asgi.delivery.outbox.factory import open_outbox
 from mp_asgi.delivery.pump import LEASE_SECONDS
 from mp_asgi.dev import Fault, StandIn
-from tests.servers.processes import GRANTED, START_SECONDS, Kind, Server, environ, names, run_server
-from tests.support import wait_for
+from tests.servers.processes import GRANTED, Kind, Server, environ, names, run_server
 
 STRICT = {"MP_ASGI_DURABILITY": "strict"}
 # What hangs must not make the end of each server last.
@@ -98,12 +96,6 @@ class Ground:
                 if self.standin.records.wait_until(partial(self._has, answered), 0.1):
                     break
 
-    def wait_until_stored(self, messages: int) -> None:
-        """Wait until the outbox has so many that Mixpanel has not."""
-        settings = Settings.from_env(environ(**self.variables))
-        with closing(open_outbox(settings, creates=False)) as outbox:
-            wait_for(lambda: outbox.stats().depth == messages, START_SECONDS)
-
     def ends(self) -> frozenset[str]:
         return frozenset(self._notes.read_text().split() if self._notes.exists() else ())
 
@@ -111,19 +103,10 @@ class Ground:
         return set(answered) <= set(names(self.standin.events))
 
 
-def hang_and_terminate(
-    ground: Ground, kind: Kind, *, is_stored: bool = False, **variables: str
-) -> Trial:
-    """Let Mixpanel hang and go on asking; SIGTERM follows the last answer at once.
-
-    Args:
-        ground: Where.
-        kind: What is tried.
-        is_stored: Let the server store what was answered before SIGTERM comes.
-        variables: More settings.
-    """
+def hang_and_terminate(ground: Ground, kind: Kind) -> Trial:
+    """Let Mixpanel hang and go on asking; SIGTERM follows the last answer at once."""
     ground.standin.misbehave(Fault.HANG, None)
-    with run_server(kind.words, **ground.variables, **variables) as server:
+    with run_server(kind.words, **ground.variables) as server:
         server.meet(kind.workers)
         with httpx.Client(base_url=server.url, headers=GRANTED, timeout=60) as client:
             client.get("/First").raise_for_status()
@@ -135,8 +118,6 @@ def hang_and_terminate(
                 "next": _time(client, "/Next"),
             }
         answered = ["First", "Sized", "Streamed", "Next"]
-        if is_stored:
-            ground.wait_until_stored(len(answered))
         began = time.monotonic()
         code = server.stop()
     return _conclude(ground, answered, code, time.monotonic() - began, waits=waits)
