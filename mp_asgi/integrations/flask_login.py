@@ -12,8 +12,8 @@ from mp_asgi.identity import ANONYMOUS
 def find_user(connection: object) -> object:
     """Answer `get_id()` of the authenticated user, ANONYMOUS for any other.
 
-    None, for "cannot tell", once Flask has left the request: a stream that is the first to track
-    comes too late.
+    None, for "cannot tell", where Flask has left the request: a stream that is the first to track
+    and runs without `stream_with_context` comes too late.
 
     Args:
         connection: WSGI environ; Flask-Login keeps the user in Flask's own context instead.

@@ -1,13 +1,13 @@
 """Who is logged in comes from Flask-Login, as long as Flask is in the request."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, Response, stream_with_context
+from flask import Flask, Response, request, stream_with_context
 from flask_login import LoginManager, UserMixin, login_user, logout_user
 
-from mp_asgi import FlaskMixpanel, current_tracker
+from mp_asgi import FlaskMixpanel, Tracker, current_tracker, get_tracker
 from mp_asgi.integrations.flask_login import find_user
 from tests.probes import Project, open_project
 
@@ -67,27 +67,32 @@ def test_login_and_logout_are_followed(app: Flask, project: Project) -> None:
     assert first != last
 
 
+@pytest.mark.parametrize("names", [["Opened"], []], ids=["the-view-tracked", "only-the-stream"])
 @pytest.mark.parametrize(
-    ("names", "user"),
-    [(["Opened"], "7"), ([], None)],
-    ids=["the-view-tracked", "only-the-stream"],
+    ("keep", "user"),
+    [(stream_with_context, "7"), (iter, None)],
+    ids=["in-flasks-context", "outside"],
 )
-def test_a_stream_knows_the_user_whom_its_view_knew(
-    app: Flask, project: Project, names: list[str], user: str | None
+def test_a_stream_knows_the_user_whom_flask_or_its_view_knows(
+    app: Flask,
+    project: Project,
+    keep: Callable[[Iterator[str]], Iterator[str]],
+    user: str | None,
+    names: list[str],
 ) -> None:
-    def parts() -> Iterator[str]:
-        current_tracker.track("Streamed")
+    def parts(tracker: Tracker) -> Iterator[str]:
+        tracker.track("Streamed")
         yield "ok"
 
     @app.get("/stream")
     def stream() -> Response:
         for name in names:
             current_tracker.track(name)
-        return Response(stream_with_context(parts()))
+        return Response(keep(parts(get_tracker(request.environ))))
 
     *_, found = visit(app, project, "/log-in/7", "/stream")
 
-    assert found.get("$user_id") == user
+    assert found.get("$user_id") == ("7" if names else user)
 
 
 def test_outside_a_request_nobody_can_tell() -> None:
