@@ -1,7 +1,9 @@
 """One request, sans-IO: what is handed over, stopped and written, in which order of calls."""
 
 import json
-import signal
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -16,7 +18,6 @@ from mp_asgi.head import RequestHead
 from mp_asgi.identity import Origin, Visitor
 from mp_asgi.place import NOWHERE, Place
 from mp_asgi.readers.klaro import Klaro
-from mp_asgi.tracker import Tracker
 from mp_asgi.wire import MAX_PROPERTIES, What
 from tests.support import NOW, FakeClock, RecordingSink, make_core
 
@@ -1045,6 +1046,45 @@ def test_of_who_is_only_counted_no_page_tells(what, is_taken):
     assert desk.refused("cookieless") == (not is_taken)
 
 
+COUNTED = {"cookieless": "daily", "policy": lambda _: "cookieless"}
+
+
+def test_who_was_only_counted_stays_unnamed_when_the_app_names_them_late():
+    desk = Desk(identify_from=lambda _: "U1", **COUNTED)
+    daily = desk.core.daily.visitor(desk.exchange.head, NOW)
+    desk.exchange.track("Counted", None)
+    desk.exchange.grant(overrides_gpc=False, is_trusted=True)
+    desk.exchange.track("Known", None)
+
+    desk.respond()
+    desk.close()
+
+    (_, device, user), (name, known, late) = desk.sent()
+    assert (device, user) == (daily.device_id, None)
+    assert (name, known == daily.device_id, late) == ("Known", False, "U1")
+
+
+def test_a_call_that_a_grant_overtakes_is_counted_and_stays_unnamed():
+    overtaking = []
+
+    def draw(size):
+        if overtaking:
+            overtaking.pop().exchange.grant(overrides_gpc=False, is_trusted=True)
+        return b"r" * size
+
+    desk = Desk(random_bytes=draw, **COUNTED)
+    daily = desk.core.daily.visitor(desk.exchange.head, NOW)
+    overtaking.append(desk)
+
+    desk.exchange.track("Counted", None)
+    desk.respond()
+    desk.close()
+
+    assert desk.sent() == [("Counted", daily.device_id, None)]
+    [handover] = desk.sink.accepted
+    assert handover.decision.reason is Reason.COOKIELESS
+
+
 def test_what_others_made_waits_for_the_apps_answer():
     desk = Desk(consent_from=lambda _: True)
 
@@ -1956,42 +1996,43 @@ def test_a_profile_still_waits_for_a_user_whom_the_late_answers_do_not_name():
 # --- signals --------------------------------------------------------------------------------------
 
 
+INTERRUPTED = """
+import signal
+from mp_asgi.tracker import Tracker
+from tests.test_exchange import known
+
 class Interrupted(BaseException):
-    """What a signal's handler raises, as a job's time limit does."""
+    pass
 
+def interrupt(*_):
+    raise Interrupted
 
-def repeat_until_interrupted(act):
-    signal.setitimer(signal.ITIMER_REAL, 0.0002)
+desk = known()
+desk.respond()
+tracker = Tracker((desk.core, lambda *_: desk.exchange.head, *[None] * 4))
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(500):
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
         while True:
-            act()
+            tracker.exchange = None
+            tracker.open()
+            desk.exchange._hand_over()
     except Interrupted:
-        return
+        pass
+print(desk.core.lock._is_owned())
+"""
 
 
-@pytest.fixture
-def _raising_signals():
-    def interrupt(*_):
-        raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.usefixtures("_raising_signals")
 def test_a_signals_handler_that_raises_leaves_the_lock_of_the_process_free():
-    desk = known()
-    desk.respond()
-    tracker = Tracker((desk.core, lambda *_: desk.exchange.head, *[None] * 4))
+    """As a job's time limit does. In a process of its own: coverage has locks, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
-    def open_and_hand_over():
-        tracker.exchange = None
-        tracker.open()
-        desk.exchange._hand_over()
-
-    for _ in range(200):
-        repeat_until_interrupted(open_and_hand_over)
-
-    assert not desk.core.lock._is_owned()
+    assert done.stdout == "False\n", done.stderr
