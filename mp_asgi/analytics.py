@@ -3,23 +3,15 @@
 import logging
 import os
 import random
-import re
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from .accounts import Accounts
-from .adopter import Adopter, PageIds
+from .assembly import make_core, make_ledger
 from .consent.choice import StoredConsent
-from .consent.policy import ConsentPolicy, Kind
-from .consent.region import Defaults
-from .context import ContextReader
-from .cookieless import DailyVisitors
-from .cookies import CookieStyle
-from .core import Core, Handover, Sink
+from .core import Handover
 from .delivery.counters import Counters, Stats
 from .delivery.flusher import Flusher
 from .delivery.journals import Journaling
@@ -30,23 +22,17 @@ from .delivery.recorder import Answers, Recorder
 from .delivery.termination import end_at_termination
 from .delivery.transport import HTTPTransport, Transport
 from .delivery.worker import Worker
-from .errors import InvalidEvent, SettingsError, Unavailable
+from .errors import SettingsError, Unavailable
 from .events import Act, Entry, Link, Standing, Stop
 from .forks import ForkGuard
-from .head import HeadReader, SchemeReader, TrustedProxies
 from .health import Health
 from .identity import IdentityMode
-from .jar import SCRIPT_COOKIE, JarReader
 from .jobs import JobTracker, track_for, tracker_from_token
 from .packing import Packer
-from .place import normalise_path
-from .readers import MixpanelBrowser, Reader, make_readers, with_token
+from .rendering import HandoverRenderer
 from .settings import Settings
-from .sharing import BrowserCookies
-from .signing import CookieSigner
-from .stops import Stops
 from .watch import Watch
-from .wire import IDENTITY, PAGE_VIEW, KeyMaker, Renderer, Surroundings
+from .wire import IDENTITY
 
 if TYPE_CHECKING:
     from .delivery.run import Pulse
@@ -102,40 +88,17 @@ class Analytics:
         self._warned: set[str] = set()
         self.core = make_core(self.settings, self, clock, random_bytes)
         self._has_identity_events = self.core.mode is not IdentityMode.SIMPLIFIED
-        self._renderer = Renderer(
-            token=self.settings.token,
-            mode=self.core.mode,
-            keys=self.core.keys,
-            before_send=self.settings.before_send,
-            on_dropped=self._on_dropped,
-        )
+        self._renderer = HandoverRenderer(self.core)
         self._clock = clock
         is_on = self.settings.enabled
         if is_on and outbox is None:
             check_outbox(self.settings)
         self.ledger = make_ledger(self.settings, clock, must_answer=False) if is_on else None
         self._watch = Watch(
-            self.settings,
-            self._counters,
-            clock,
-            pulse=self._pulse,
-            stats=self.stats,
+            self.settings, self._counters, clock, pulse=self._pulse, stats=self.stats
         )
-        factory = outbox or self._make_outbox
-        packer = Packer(self.core.heads, self.settings)
-        self._worker: Worker[Handover] = Worker(
-            outbox_factory=lambda: self._watch.watch_outbox(factory()),
-            transport_factory=transport or self._make_transport,
-            recorder_factory=None if self.ledger is None else partial(self._recorder, self.ledger),
-            render=self._render,
-            counters=self._counters,
-            settings=self.settings,
-            clock=clock,
-            journaling=Journaling(
-                directory=partial(journal_directory, self.settings),
-                pack=packer.pack,
-                unpack=packer.unpack,
-            ),
+        self._worker = self._make_worker(
+            outbox or self._make_outbox, transport or self._make_transport
         )
         self._forks = ForkGuard(self.core.lock)
         if is_on:
@@ -303,8 +266,7 @@ class Analytics:
             Unavailable: A send of this process does not end; the tombstones stand, call again.
         """
         from .erasure.eraser import SEND_SECONDS, Eraser  # noqa: PLC0415  # rarely needed
-        from .erasure.mixpanel import PrivacyAPI  # noqa: PLC0415
-        from .erasure.pace import Pace  # noqa: PLC0415
+        from .erasure.mixpanel import open_api  # noqa: PLC0415
         from .erasure.people import PeopleReader  # noqa: PLC0415
 
         reader = PeopleReader(self.core.keys, self.core.mode, self.core.id_signer)
@@ -313,18 +275,16 @@ class Analytics:
             *map(reader.device, device_ids),
             *map(reader.cookie, cookies),
         ]
-        wait = SEND_SECONDS if seconds is None else seconds
 
         def fence() -> None:
             if not self._worker.fence(SEND_SECONDS):
                 raise Unavailable("A send that began before has not ended.", is_sent=True)
-            time.sleep(wait)
+            time.sleep(SEND_SECONDS if seconds is None else seconds)
 
-        has_token = bool(self.settings.oauth_token)
         eraser = Eraser(
             reader,
             self.ledger,
-            PrivacyAPI(self.settings, Pace(time.monotonic, time.sleep)) if has_token else None,
+            open_api(self.settings),
             fence=fence,
             purge=self._worker.erase,
             clock=self._clock,
@@ -366,45 +326,31 @@ class Analytics:
 
     # --- delivery -----------------------------------------------------------------------------
 
+    def _make_worker(
+        self, outbox: Callable[[], Outbox], transport: Callable[[], Transport]
+    ) -> Worker[Handover]:
+        packer = Packer(self.core.heads, self.settings)
+        return Worker(
+            outbox_factory=lambda: self._watch.watch_outbox(outbox()),
+            transport_factory=transport,
+            recorder_factory=None if self.ledger is None else partial(self._recorder, self.ledger),
+            render=self._render,
+            counters=self._counters,
+            settings=self.settings,
+            clock=self._clock,
+            journaling=Journaling(
+                directory=partial(journal_directory, self.settings),
+                pack=packer.pack,
+                unpack=packer.unpack,
+            ),
+        )
+
     def _pulse(self) -> "Pulse":
         return self._worker.pulse()
 
     def _render(self, handover: Handover) -> Sequence[Entry]:
         self._watch.observe()  # the storer's thread, in every process that delivers
-        items, context = handover.items, handover.context
-        if context is not None and self.core.contexts.is_bot(context):
-            # Who somebody is, is said once and never again (RULES section 1, rule 5).
-            items = [item for item in items if item[0] in IDENTITY]
-            self._counters.count("dropped", len(handover.items) - len(items), "bot")
-        return self._renderer.render(items, self._look_around(handover)) if items else ()
-
-    def _look_around(self, handover: Handover) -> Surroundings:
-        stamp, context, contexts = self._stamp(handover), handover.context, self.core.contexts
-        if context is None:
-            return Surroundings(stamp, {}, {}, promised_at=handover.promised_at)
-        has_page = any(item[1] == PAGE_VIEW for item in handover.items)
-        is_cookieless = handover.decision.kind is Kind.COOKIELESS
-        return Surroundings(
-            stamp,
-            contexts.event_properties(context, is_cookieless=is_cookieless),
-            contexts.page_properties(context, is_cookieless=is_cookieless) if has_page else {},
-            "" if is_cookieless else contexts.address(context),
-        )
-
-    def _stamp(self, handover: Handover) -> dict[str, Any]:
-        stamp: dict[str, Any] = {}
-        kind = handover.decision.kind
-        if self.settings.consent_property and kind is not None:
-            stamp["$mp_asgi_consent"] = kind.value
-            if version := self.core.policy.version.name:
-                stamp["$mp_asgi_consent_version"] = version
-        return stamp
-
-    def _on_dropped(self, error: InvalidEvent, name: str) -> None:
-        reason = error.reason
-        self._counters.count("dropped", 1, reason)
-        if reason != "before_send":  # the app's own wish
-            self.warn(f"dropped-{reason}", f"dropped {name!r}: {reason}: {error}")
+        return self._renderer.render(handover)
 
     def _recorder(self, ledger: "Ledger") -> Recorder:
         return Recorder(
@@ -425,50 +371,6 @@ class Analytics:
 
     def _make_transport(self) -> Transport:
         return HTTPTransport(self.settings)
-
-
-def make_ledger(
-    settings: Settings,
-    clock: Callable[[], float] = time.time,
-    *,
-    creates: bool = True,
-    must_answer: bool = True,
-) -> "Ledger | None":
-    """Open the consent ledger that the settings name; None if they name none.
-
-    Args:
-        settings: What was configured.
-        clock: Seconds since the epoch.
-        creates: Whether one that is not there is made.
-        must_answer: Whether a database that does not answer is an error, or may answer later.
-
-    Raises:
-        SettingsError: It cannot be used: the extra is missing, there is none, the database does
-            not answer, or it holds records made with a key that is not listed.
-    """
-    if not settings.ledger:
-        return None
-    try:
-        from .ledger import Ledger, LedgerUnavailable, UnusableLedger  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise SettingsError([f"MP_ASGI_LEDGER is set. {error}"]) from error
-    try:
-        ledger = Ledger(
-            settings.ledger,
-            settings.ledger_keys,
-            project=settings.token.encode("utf-8"),
-            clock=clock,
-        )
-        try:
-            ledger.open(creates=creates)
-        except LedgerUnavailable as error:
-            if must_answer:
-                raise SettingsError([f"MP_ASGI_LEDGER does not answer. {error}"]) from error
-            text = str(error)
-            logger.warning("%s Nothing is sent until it answers; choices and events wait.", text)
-    except UnusableLedger as error:
-        raise SettingsError([f"MP_ASGI_LEDGER cannot be used. {error}"]) from error
-    return ledger
 
 
 def choose_analytics(
@@ -503,122 +405,3 @@ def _choose_settings(settings: object, overrides: Mapping[str, Any]) -> Settings
         given = ", ".join(sorted(overrides))
         raise SettingsError([f"settings came together with {given}. {_NOT_BOTH}"])
     return settings
-
-
-def make_core(
-    settings: Settings,
-    sink: Sink,
-    clock: Callable[[], float],
-    random_bytes: Callable[[int], bytes],
-) -> Core:
-    """Make the rules of one process from its settings.
-
-    Args:
-        settings: What was configured.
-        sink: Where the exchanges' consequences go.
-        clock: Seconds since the epoch.
-        random_bytes: Where IDs come from.
-    """
-    has_account_grants = settings.consent_scope == "account"
-    lock = threading.RLock()
-
-    def style(name: str, *, is_http_only: bool) -> CookieStyle:
-        return CookieStyle(
-            name=name,
-            domain=settings.cookie_domain,
-            path=settings.cookie_path,
-            samesite=settings.cookie_samesite,
-            is_http_only=is_http_only,
-        )
-
-    is_hybrid = settings.adopt_browser_id or settings.share_id or settings.first_party
-    browser = BrowserCookies(settings.token) if is_hybrid and settings.enabled else None
-    page_ids = None if browser is None else PageIds(browser.id_name, browser.mark_name)
-    readers = _read_by(settings, is_hybrid=is_hybrid)
-    proxies = TrustedProxies(settings.trusted_proxies)
-    # A switched-off assembly may have no key; it signs and reads nothing.
-    keys = settings.secret_keys or ("switched off",)
-    id_signer = CookieSigner(keys, "mp_asgi.id.v1", clock)
-    consent_signer = CookieSigner(keys, "mp_asgi.consent.v1", clock)
-    id_style = style(settings.id_cookie, is_http_only=True)
-    consent_style = style(settings.consent_cookie, is_http_only=False)
-    return Core(
-        settings=settings,
-        mode=IdentityMode(settings.identity),
-        policy=ConsentPolicy(
-            version=settings.policy_version,
-            max_age=settings.consent_max_age,
-            managers=frozenset(reader.name for reader in readers),
-        ),
-        defaults=Defaults(settings, proxies),
-        heads=HeadReader(
-            settings.consent_header or "X-MP-Consent",
-            settings.country_headers,
-            keeps_all=settings.policy is not None,
-            sees_pages=settings.track_pageviews,
-        ),
-        schemes=SchemeReader(settings.cookie_secure, proxies),
-        jars=JarReader(
-            id_style=id_style,
-            consent_style=consent_style,
-            id_signer=id_signer,
-            consent_signer=consent_signer,
-            readers=readers,
-            lock=lock,
-        ),
-        id_style=id_style,
-        consent_style=consent_style,
-        script_style=style(SCRIPT_COOKIE, is_http_only=False),
-        id_signer=id_signer,
-        consent_signer=consent_signer,
-        keys=KeyMaker(settings.token),
-        stops=Stops(),
-        daily=DailyVisitors(settings.token, proxies, random_bytes),
-        accounts=Accounts(sink.ask, clock) if settings.ledger else None,
-        sink=sink,
-        clock=clock,
-        random_bytes=random_bytes,
-        lock=lock,
-        has_late_answers=settings.enabled
-        and (settings.identify_from is not None or settings.consent_from is not None),
-        has_late_consent=settings.consent_from is not None
-        or (has_account_grants and settings.identify_from is not None),
-        has_account_grants=has_account_grants,
-        hands_over_early=settings.durability == "strict",
-        contexts=ContextReader(settings, proxies),
-        adopter=_make_adopter(settings, page_ids),
-        browser=browser,
-        page_ids=page_ids,
-        sees_pages=settings.track_pageviews and settings.enabled,
-        excluded=_compile_paths(settings.exclude),
-        known_names=set(),
-    )
-
-
-def _read_by(settings: Settings, *, is_hybrid: bool) -> Sequence[Reader]:
-    """Answer who reads the consent managers' cookies: the browser library's opt-out is always
-    honoured where we talk to it (RULES section 2, rule 3).
-    """
-    readers = settings.readers
-    if is_hybrid and not any(reader.name == MixpanelBrowser.name for reader in readers):
-        readers += make_readers([f"{MixpanelBrowser.name}?only_denials=true"])
-    return with_token(readers, settings.token)
-
-
-def _make_adopter(settings: Settings, page_ids: PageIds | None) -> Adopter | None:
-    adopted = page_ids if settings.adopt_browser_id else None
-    has_any = adopted is not None or bool(settings.adopt_cookie)
-    return Adopter(adopted, settings.adopt_cookie) if has_any and settings.enabled else None
-
-
-def _compile_paths(paths: Sequence[str]) -> re.Pattern[str] | None:
-    """Answer what matches any of the paths, as `normalise_path` spells them; a `*` at any place is
-    any text.
-    """
-    spelled = map(normalise_path, paths)
-    patterns = ["".join(map(_compile_part, re.split(r"(\*)", path))) for path in spelled]
-    return re.compile("|".join(patterns), re.DOTALL) if patterns else None
-
-
-def _compile_part(part: str) -> str:
-    return ".*" if part == "*" else re.escape(part)

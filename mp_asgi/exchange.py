@@ -38,6 +38,7 @@ from .leaving import (
     leave_out_excluded,
     leave_out_unmarked,
     leave_out_withdrawn,
+    leave_unnamed,
     tell_links,
 )
 from .meeting import fill_first_touch, items_of_meeting, late_alias
@@ -358,19 +359,7 @@ class Exchange:
         Raises:
             InvalidEvent: The values cannot be sent.
         """
-        if not self._may_update():
-            return False
-        frozen = freeze({"": values})[""]
-        with self._core.lock:
-            visitor, now = self._who(), self._core.clock()
-            epoch = self._buffer.epoch
-            item: Item = (What.PEOPLE, operation, "", now, visitor, frozen, None, epoch)
-            if visitor.user_id is None:
-                self._buffer.hold(item)
-            else:
-                self._buffer.items.append(item)
-        self._follow_started()
-        return True
+        return self._update(What.PEOPLE, operation, values)
 
     def update_group(self, group: tuple[str, str], operation: str, values: object) -> bool:
         """Buffer a group update. Return whether consent allows it.
@@ -378,14 +367,24 @@ class Exchange:
         Raises:
             InvalidEvent: The values cannot be sent.
         """
-        if not self._may_update():
+        return self._update(What.GROUP, operation, values, group)
+
+    def _update(
+        self, what: What, operation: str, values: object, group: tuple[str, str] | None = None
+    ) -> bool:
+        if not self.may_take():
+            return False
+        if self.decision.kind is Kind.COOKIELESS:
+            self._core.sink.count("refused", 1, Reason.COOKIELESS.value)
             return False
         frozen = freeze({"": values})[""]
         with self._core.lock:
-            now = self._core.clock()
-            visitor, epoch = self._who(), self._buffer.epoch
-            item: Item = (What.GROUP, operation, "", now, visitor, frozen, group, epoch)
-            self._buffer.items.append(item)
+            visitor, now, epoch = self._who(), self._core.clock(), self._buffer.epoch
+            item: Item = (what, operation, "", now, visitor, frozen, group, epoch)
+            if what is What.PEOPLE and visitor.user_id is None:
+                self._buffer.hold(item)
+            else:
+                self._buffer.items.append(item)
         self._follow_started()
         return True
 
@@ -595,15 +594,6 @@ class Exchange:
         """Whether IDs count: who is only counted today has none (RULES section 2, rule 1)."""
         return self.decision.kind is not Kind.COOKIELESS and self._is_tracking()
 
-    def _may_update(self) -> bool:
-        """Whether a profile may be updated; without a grant or an ID it is counted."""
-        if not self.decision.is_granted and not self.may_take():
-            return False
-        if self.decision.kind is Kind.COOKIELESS:
-            self._core.sink.count("refused", 1, Reason.COOKIELESS.value)
-            return False
-        return True
-
     def _may_act(self, case: Case, *, is_trusted: bool) -> bool:
         if not case.may_act(is_trusted=is_trusted):
             return False
@@ -668,7 +658,10 @@ class Exchange:
             items = self._choose(buffer.take())
             if buffer.epoch or not self.decision.is_granted:
                 for decision, kept in buffer.group(items, self.decision):
-                    self._accept(decision, kept)
+                    is_unnamed = decision.kind is Kind.COOKIELESS
+                    self._accept(
+                        decision, leave_unnamed(core, self._head, kept) if is_unnamed else kept
+                    )
             elif items:
                 self._accept(self.decision, items)
             if self._case is not None and self._phase is _CLOSED:

@@ -10,8 +10,8 @@ from .consent.choice import StoredConsent
 from .consent.policy import Reason
 from .core import Core, Handover, refuse
 from .errors import InvalidEvent
-from .events import Link
 from .identity import DEVICE_PREFIX, Origin, Visitor, read_id_text, read_user_id
+from .leaving import tell_links
 from .mandate import (
     NO_CONSENT,
     LookUp,
@@ -283,23 +283,13 @@ class Job:
             why_not = mandate.find_refusal(core, self.visitor)
             if not why_not:
                 core.sink.accept(Handover(mandate.decision, [item], None, mandate.at))
-                self._link()
+                if core.accounts is not None:
+                    tell_links(core, core.accounts, [item])
         if why_not:
             core.sink.count("refused", 1, why_not)
         if why_not in _WARNINGS:
             core.sink.warn(why_not, f"refused a job ({why_not}): {_WARNINGS[why_not]}")
         return not why_not
-
-    def _link(self) -> None:
-        """Tell the ledger which device a user was on, for an erasure."""
-        core, visitor = self._core, self.visitor
-        user_id, device_id = visitor.user_id, visitor.device_id
-        if core.accounts is None or user_id is None or not device_id:
-            return
-        user_key, device_key = core.keys.user_key(user_id), core.keys.device_key(device_id)
-        origin = visitor.origin.value
-        if core.accounts.meet(user_key, device_key + origin.encode()):
-            core.sink.record(Link(user_id, device_id, user_key, device_key, core.clock(), origin))
 
 
 def read_person(user_id: object, device_id: object) -> Visitor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import Any
 
-from mp_asgi import analytics
+from mp_asgi import assembly
 from mp_asgi.core import Core, Handover
 from mp_asgi.delivery.transport import Reply
 from mp_asgi.events import Act, ActState, Endpoint, Entry, Link, Message, Standing, Subject
@@ -194,7 +194,7 @@ def make_core(
     """
     if has_ledger:
         overrides = {"ledger": "sqlite:///never-opened", "ledger_keys": ("l" * 32,), **overrides}
-    return analytics.make_core(
+    return assembly.make_core(
         make_settings(**overrides), sink or RecordingSink(), clock or FakeClock(), random_bytes
     )
 

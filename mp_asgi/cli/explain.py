@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from mp_asgi.analytics import make_core, make_ledger
+from mp_asgi.assembly import make_core, make_ledger
 from mp_asgi.context.request import RequestContext
 from mp_asgi.core import Core, Handover
 from mp_asgi.errors import MixpanelASGIError

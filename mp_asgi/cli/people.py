@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from mp_asgi.analytics import Analytics, make_ledger
+from mp_asgi.analytics import Analytics
+from mp_asgi.assembly import make_ledger
 from mp_asgi.erasure.eraser import NOT_ASKED
 from mp_asgi.erasure.jobs import JobKind, is_task_id
-from mp_asgi.erasure.mixpanel import PrivacyAPI
-from mp_asgi.erasure.pace import Pace
+from mp_asgi.erasure.mixpanel import PrivacyAPI, open_api
 from mp_asgi.erasure.people import PeopleReader, Person, UnreadablePeople
 from mp_asgi.errors import MixpanelASGIError, SettingsError
 from mp_asgi.settings import Settings
@@ -135,8 +135,7 @@ def open_desktop(moment: Time, *, has_ledger: bool = True) -> "Iterator[Desktop]
     core = Analytics(replace(settings, enabled=False), clock=moment.clock).core
     ledger = make_ledger(settings, moment.clock, creates=False) if has_ledger else None
     reader = PeopleReader(core.keys, core.mode, core.id_signer)
-    has_token = bool(settings.oauth_token)
-    api = PrivacyAPI(settings, Pace(moment.monotonic, moment.sleep)) if has_token else None
+    api = open_api(settings, moment.monotonic, moment.sleep)
     try:
         yield Desktop(reader, ledger, api, moment)
     finally:

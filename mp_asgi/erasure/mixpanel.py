@@ -5,7 +5,8 @@ Paths, limits and answers: reference/mixpanel.md section 5.1.
 
 import json
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -212,6 +213,19 @@ class PrivacyAPI:
         if url.scheme == "http":
             return HTTPConnection(host, url.port, timeout=CONNECT_SECONDS)
         return HTTPSConnection(host, url.port, timeout=CONNECT_SECONDS, cert_reqs="CERT_REQUIRED")
+
+
+def open_api(
+    settings: Settings,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> PrivacyAPI | None:
+    """Answer the API of the project, in its pace; None without an OAuth token.
+
+    Raises:
+        SettingsError: The OAuth token cannot stand in a header.
+    """
+    return PrivacyAPI(settings, Pace(monotonic, sleep)) if settings.oauth_token else None
 
 
 def find_application_url(settings: Settings) -> str:

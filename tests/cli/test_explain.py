@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mp_asgi.analytics import make_core, make_ledger
+from mp_asgi.assembly import make_core, make_ledger
 from mp_asgi.cli import main
 from mp_asgi.cli.explain import _Nowhere
 from mp_asgi.consent.choice import Choice

@@ -7,7 +7,13 @@ import pytest
 from mp_asgi.delivery.transport import MAX_REPLY_BYTES
 from mp_asgi.dev import Fault
 from mp_asgi.erasure.jobs import Compliance, JobKind, JobState, JobStatus
-from mp_asgi.erasure.mixpanel import MAX_IDS, PrivacyAPI, PrivacyRefused, find_application_url
+from mp_asgi.erasure.mixpanel import (
+    MAX_IDS,
+    PrivacyAPI,
+    PrivacyRefused,
+    find_application_url,
+    open_api,
+)
 from mp_asgi.erasure.pace import MAX_TRIES, Pace
 from mp_asgi.errors import SettingsError, Unavailable
 from tests.erasure.conftest import OAUTH
@@ -147,6 +153,10 @@ def test_a_token_that_does_not_pass_is_named_and_not_shown(make_api, standin, oa
     assert no.value.is_access
     assert len(standin.requests) == 1
     assert TOKEN not in str(no.value)
+
+
+def test_without_a_token_there_is_nobody_to_ask():
+    assert open_api(make_settings()) is None
 
 
 @pytest.mark.parametrize("oauth_token", ["two words", "two\nlines", "é"], ids=ascii)
