@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from .delivery.outbox.base import OutboxStats
+from .delivery.outbox.base import NO_STATS, OutboxStats
 from .settings import Settings
 from .settings.outbox_place import OutboxKind
 
 OLD_SECONDS: Final = 900.0  # two hundred flush intervals; tries are a minute apart at most
+LOG_BYTES: Final = 16_000_000  # of a file's log; twice what stays of it on the disk after a burst
 NEARLY_FULL: Final = 0.8  # of the outbox's bounds: what is beyond them is dropped
 
 _IN_MEMORY: Final = (
     "messages wait in memory and are gone with the process. Is the disk full, the directory "
     "writable?"
 )
-_EMPTY: Final = OutboxStats(depth=0, size_bytes=0, oldest_put_at=None, dead=0, behind_aliases=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Signs:
         trouble: What else is wrong with this process, in a sentence; empty without anything.
     """
 
-    outbox: OutboxStats = _EMPTY
+    outbox: OutboxStats = NO_STATS
     unavailable: str = ""
     waiting: int = 0
     is_durable: bool = True
@@ -120,6 +120,11 @@ def _find_strain(signs: Signs, settings: Settings, now: float) -> Iterator[str]:
         yield (
             f"The oldest message waits for {age_seconds / 60:.0f} minutes. Is Mixpanel reachable, "
             "and does anybody drain?"
+        )
+    if signs.outbox.log_bytes > max(LOG_BYTES, settings.outbox_max_bytes):
+        yield (
+            f"The outbox's log takes {signs.outbox.log_bytes / 1e6:.0f} MB of the disk and grows "
+            "while another program reads the file, a forgotten sqlite3 for example. End it."
         )
     used = signs.used_ratio(settings)
     if used > NEARLY_FULL:

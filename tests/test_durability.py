@@ -120,7 +120,7 @@ def open_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
     yield make
     for desk in desks:
         desk.analytics.close(0)
-        desk.analytics._worker._exit_hooks.close()
+        desk.analytics._worker._hooks.close()
 
 
 @BOTH

@@ -2,7 +2,7 @@ import pytest
 
 from mp_asgi import Health
 from mp_asgi.delivery.outbox.base import OutboxStats
-from mp_asgi.health import NEARLY_FULL, OLD_SECONDS, Signs, examine
+from mp_asgi.health import LOG_BYTES, NEARLY_FULL, OLD_SECONDS, Signs, examine
 from tests.support import NOW, make_settings
 
 SQLITE = {"outbox": "sqlite"}
@@ -10,9 +10,14 @@ STRICT = {"outbox": "sqlite", "durability": "strict"}
 BOUNDS = {"outbox_max_messages": 100, "outbox_max_bytes": 1_000_000}
 
 
-def outbox(depth=1, size_bytes=10, oldest=NOW):
+def outbox(depth=1, size_bytes=10, oldest=NOW, log_bytes=0):
     return OutboxStats(
-        depth=depth, size_bytes=size_bytes, oldest_put_at=oldest, dead=0, behind_aliases=0
+        depth=depth,
+        size_bytes=size_bytes,
+        oldest_put_at=oldest,
+        dead=0,
+        behind_aliases=0,
+        log_bytes=log_bytes,
     )
 
 
@@ -58,6 +63,7 @@ WARNINGS = [
     ),
     pytest.param(Signs(outbox=outbox(depth=90)), BOUNDS, "90% full", id="many-messages"),
     pytest.param(Signs(outbox=outbox(size_bytes=950_000)), BOUNDS, "95% full", id="many-bytes"),
+    pytest.param(Signs(outbox=outbox(log_bytes=123_000_000)), {}, "123 MB", id="large-log"),
     pytest.param(Signs(trouble="It rattles."), {}, "It rattles.", id="trouble"),
 ]
 
@@ -81,6 +87,8 @@ def test_what_is_the_same_everywhere_is_only_told(signs, settings, text):
         pytest.param(Signs(is_durable=False), {"outbox": "sqlite", "enabled": False}, id="off"),
         pytest.param(Signs(outbox=outbox(oldest=NOW - OLD_SECONDS)), {}, id="not-quite-old"),
         pytest.param(Signs(outbox=outbox(oldest=None)), {}, id="nothing-waits"),
+        pytest.param(Signs(outbox=outbox(log_bytes=100_000_000)), {}, id="log-within-the-bound"),
+        pytest.param(Signs(outbox=outbox(log_bytes=LOG_BYTES)), BOUNDS, id="log-of-a-burst"),
         pytest.param(
             Signs(outbox=outbox(depth=round(100 * NEARLY_FULL))), BOUNDS, id="not-quite-full"
         ),

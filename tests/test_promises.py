@@ -20,9 +20,10 @@ from mp_asgi import Analytics, Tracker
 from mp_asgi.consent.policy import DISABLED
 from mp_asgi.core import Core, Handover
 from mp_asgi.delivery.counters import Counters
+from mp_asgi.delivery.intake import Intake
 from mp_asgi.delivery.outbox.base import PutResult
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
-from mp_asgi.delivery.storer import Intake, Storer
+from mp_asgi.delivery.storer import Storer
 from mp_asgi.dev import Fault
 from mp_asgi.errors import NotConsented
 from mp_asgi.events import Entry, Stop

@@ -1,8 +1,9 @@
 """Put together who works for one process between a start and a stop: storer, sender, recorder."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Entry
@@ -11,12 +12,15 @@ from mp_asgi.settings import Settings
 from .counters import Counters
 from .forwarder import Forwarder
 from .home import Home
+from .outbox.base import Horizon
 from .outbox.spooled import Spooled
 from .pump import Pump
 from .run import Job, Pulse, Rest, Run
 from .sender import Sender
 from .storer import Storer
 from .transport import Transport
+
+_POLL_SECONDS: Final = 0.1  # of an outbox that others empty, while somebody waits
 
 T = TypeVar("T")
 
@@ -84,20 +88,20 @@ class Crew(Generic[T]):
         """Let them finish. Return whether they have, before a moment of `time.monotonic`."""
         return self._run.stop(deadline)
 
-    def wake_sender(self) -> None:
-        """Let the sender look again at what it may send."""
-        self._rest.set()
-
-    def has_given_up(self, deadline: float) -> bool:
-        """Whether nothing will be sent before a moment of `time.monotonic`: the host is down, or
-        whatever waits is held back. What another process may be sending is worth waiting for.
+    def flush(self, deadline: float) -> bool:
+        """Store and send what was submitted before, until it is gone or nobody can send it before
+        a moment of `time.monotonic`. Return whether it is gone.
         """
-        if not self._rest.lasts(deadline):
+        home = self._home
+        with home.flushing():
+            if not home.intake.mark().wait(max(0.0, deadline - time.monotonic())):
+                return False
+            is_done = self._wait_until_sent(deadline)
+        # Gone from the outbox and counted are one; and no step goes on as if this flush did.
+        if not home.settling.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return False
-        try:
-            return not self._home.outbox.stats().leased
-        except OutboxUnavailable:
-            return True
+        home.settling.release()
+        return is_done
 
     def pulse(self) -> Pulse:
         """Answer how they fare."""
@@ -108,7 +112,7 @@ class Crew(Generic[T]):
             stored_at=self.storer.stored_at,
             sent_at=self._sent_at,
             is_blocked=self._pump.is_blocked,
-            trouble=" ".join(filter(None, (home.trouble, away))),
+            trouble=" ".join(filter(None, (home.keeper.trouble, away))),
         )
 
     def _make_sender(self) -> Sender | Forwarder:
@@ -129,8 +133,43 @@ class Crew(Generic[T]):
         sender.wake = self._rest
         return sender
 
+    def _wait_until_sent(self, deadline: float) -> bool:
+        home = self._home
+        try:
+            horizon = home.outbox.horizon()
+        except OutboxUnavailable:
+            return False
+        self._rest.set()  # the sender decides anew, as long as somebody flushes
+
+        def is_over() -> bool:
+            return self._is_past(horizon) or self._has_given_up(deadline)
+
+        with home.progress:
+            while (left := deadline - time.monotonic()) > 0:
+                # What another process has sent wakes nobody here.
+                if home.progress.wait_for(is_over, min(left, _POLL_SECONDS)):
+                    return self._is_past(horizon)
+        return False  # a storage that hangs is asked no more
+
+    def _is_past(self, horizon: Horizon) -> bool:
+        try:
+            return self._home.outbox.is_past(horizon)
+        except OutboxUnavailable:
+            return False
+
+    def _has_given_up(self, deadline: float) -> bool:
+        """Whether nothing will be sent in time: the host is down, or whatever waits is held back.
+        What another process may be sending is worth waiting for.
+        """
+        if not self._rest.lasts(deadline):
+            return False
+        try:
+            return not self._home.outbox.stats().leased
+        except OutboxUnavailable:
+            return True
+
     def _on_stored(self) -> None:
-        self.wake_sender()
+        self._rest.set()
         self._home.notify()  # a stop may have removed what a flush waits for
 
     def _on_progress(self) -> None:
@@ -149,5 +188,5 @@ def make_storer(home: Home[T], tools: Tools[T], on_stored: Callable[[], None]) -
         counters=tools.counters,
         clock=tools.clock,
         on_stored=on_stored,
-        shelf=home.shelf(),
+        shelf=home.keeper.shelf(),
     )

@@ -8,7 +8,10 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from mp_asgi.events import Stop
 
 from .journal import ROTATE_BYTES, Group, Journal
 from .journals import Journals
@@ -17,19 +20,36 @@ from .lanes import remaining
 ADOPT_SECONDS: Final = 5.0  # between two looks for what others have left, and two tries of a move
 RENEW_SECONDS: Final = 1.0  # that a file outlives what it holds; denials make it shorter
 
+T = TypeVar("T")
+
 logger = logging.getLogger("mp_asgi.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf(Generic[T]):
+    """The journals that one process empties.
+
+    Attributes:
+        journals: All of the project's.
+        journal: This process's own; None if it keeps none, or could not make it.
+        unpack: Makes an item of what a record holds; any exception if it is none.
+        reopen: Tries again to make the own one; None without success, or where there should be
+            none.
+    """
+
+    journals: Journals
+    journal: Journal | None
+    unpack: Callable[[bytes], T | Stop]
+    reopen: Callable[[], Journal | None]
 
 
 class Mover:
     """Empty the journals of a project's directory, on one thread.
 
     Args:
-        journals: The directory.
-        journal: This process's own; None if it has none.
+        shelf: The journals.
         store: Puts a group. Answers whether the outbox has it now.
         clock: Answers seconds since the epoch.
-        reopen: Makes this process's journal where it could not be made before; None if that still
-            fails, or if it keeps none.
         on_deleted: Called when this process's journal was deleted, and another one begins.
 
     Attributes:
@@ -39,20 +59,18 @@ class Mover:
 
     def __init__(
         self,
-        journals: Journals,
-        journal: Journal | None,
+        shelf: Shelf[T],
         *,
         store: Callable[[Group], bool],
         clock: Callable[[], float],
-        reopen: Callable[[], Journal | None],
         on_deleted: Callable[[], None],
     ) -> None:
-        self.journal = journal
+        self.journal = shelf.journal
         self.is_hurried = False
-        self._journals = journals
+        self._journals = shelf.journals
         self._store = store
         self._clock = clock
-        self._reopen = reopen
+        self._reopen = shelf.reopen
         self._on_deleted = on_deleted
         self._reopened_at = clock()
         self._renewed_at = -math.inf

@@ -10,9 +10,7 @@ by `except Exception` (SystemExit, CancelledError, gevent's Timeout): nothing wo
 import logging
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -20,10 +18,10 @@ from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Entry, Stop
 
 from .counters import Counters
-from .journal import Group, Journal
-from .journals import Journals
+from .intake import Intake, Mark
+from .journal import Group
 from .lanes import remaining
-from .mover import Mover
+from .mover import Mover, Shelf
 from .outbox.base import Outbox, PutResult, Ticket
 
 LINGER_SECONDS: Final = 0.005  # gathers a burst in one round; still stored "within 10 ms"
@@ -34,66 +32,6 @@ IDLE_SECONDS: Final = 10.0  # until what was only refused is told, too
 T = TypeVar("T")
 
 logger = logging.getLogger("mp_asgi.delivery")
-
-
-class Mark(threading.Event):
-    """Stands in the intake and is set once everything before it is stored."""
-
-
-class Intake(Generic[T]):
-    """What was submitted and is not stored yet, in order. Appending takes no lock.
-
-    Attributes:
-        items: Each submitted item with the number of its messages.
-        messages: How many messages the items hold, nearly: a race of two threads may lose one
-            addition, and each round of the storer starts from zero again.
-        in_hand: Messages that the storer has taken and not stored yet.
-        wake: Set when there is something to store.
-        storing: Held while a round stores, so that two storers keep the order.
-    """
-
-    def __init__(self) -> None:
-        self.items: deque[tuple[T | Stop | Mark, int]] = deque()
-        self.messages = 0
-        self.in_hand = 0
-        self.wake = threading.Event()
-        self.storing = threading.Lock()
-
-    def waiting(self) -> int:
-        """Count the messages that are not stored yet."""
-        while True:
-            try:
-                return self.in_hand + sum(count for _, count in tuple(self.items))
-            except RuntimeError:  # another thread appended meanwhile
-                continue
-
-    def take(self) -> list[tuple[T | Stop | Mark, int]]:
-        """Take everything, oldest first."""
-        taken = []
-        while self.items:
-            item = self.items[0]
-            # Seen in one place or the other at any time, for a moment in both.
-            self.in_hand += item[1]
-            taken.append(self.items.popleft())
-        self.messages = 0
-        return taken
-
-
-@dataclass(frozen=True, slots=True)
-class Shelf(Generic[T]):
-    """The journals that a storer empties.
-
-    Attributes:
-        journals: All of the project's.
-        journal: This process's own; None if it keeps none, or could not make it.
-        unpack: Makes an item of what a record holds; any exception if it is none.
-        reopen: Tries again to make the own one; None without success.
-    """
-
-    journals: Journals
-    journal: Journal | None
-    unpack: Callable[[bytes], T | Stop]
-    reopen: Callable[[], Journal | None]
 
 
 class Storer(Generic[T]):
@@ -191,19 +129,14 @@ class Storer(Generic[T]):
         return is_moved
 
     def _make_mover(self, shelf: Shelf[T]) -> Mover:
-        def store(group: Group) -> bool:
-            return self._store_group(group, shelf.unpack)
-
         return Mover(
-            shelf.journals,
-            shelf.journal,
-            store=store,
+            shelf,
+            store=partial(self._store_group, unpack=shelf.unpack),
             clock=self._clock,
-            reopen=shelf.reopen,
             on_deleted=partial(self._counters.count, "journal_failed"),
         )
 
-    def _store_group(self, group: Group, unpack: Callable[[bytes], T | Stop]) -> bool:
+    def _store_group(self, group: Group, *, unpack: Callable[[bytes], T | Stop]) -> bool:
         """Put what a journal holds. Return whether the outbox has it, or nobody ever will."""
         try:
             if self._rendered is None or self._rendered[0] != group.ticket:

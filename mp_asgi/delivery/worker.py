@@ -1,44 +1,38 @@
 """Run delivery behind the requests: daemon threads, started in each process when needed.
 
-Decides only when threads live and what a flush, a fork and the end of the process mean. What
-leaves when is the pump's matter.
+Decides only when threads live and what a fork and the end of the process mean. What leaves when is
+the pump's matter.
 
 A process that may not have threads (uWSGI without `enable-threads`) keeps what is submitted in its
 journal, and another one delivers it.
 """
 
-import atexit
-import contextlib
 import logging
 import math
 import os
-import sys
 import threading
 import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Final, Generic, TypeVar
 
-from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Act, Entry, Link, Stop
 from mp_asgi.settings import Settings
 
 from .counters import Counters, Stats
-from .crew import Crew, Tools, make_storer
+from .crew import Crew, Tools
+from .ending import lose_left, store_left, tell_close, tell_totals
 from .home import Home
+from .hooks import Hooks
 from .journals import Journaling
-from .outbox.base import Counts, DeadLetter, Horizon, Outbox
+from .keeper import Keeper
+from .outbox.base import DeadLetter, Outbox
 from .recorder import Recorder
 from .run import Pulse
-from .storer import Mark
 from .transport import Transport
 from .uwsgi import ends_silently, has_threads
 
-_LAST: Final = -100  # of multiprocessing's finalizers: the others may still track
 _RETRY_SECONDS: Final = 5.0  # between two requests that try to start threads, if none could be
-_POLL_SECONDS: Final = 0.1  # of an outbox that others empty, while somebody waits
 _LONE: Final = (
     "uWSGI runs without enable-threads, so this process delivers nothing. With a durable outbox "
     "its events wait in a journal for `mp-asgi drain`, or for a process with threads."
@@ -91,10 +85,7 @@ class Worker(Generic[T]):
         self._crew: Crew[T] | None = None
         # By process: a lock that another thread held at the fork stays locked in the child.
         self._locks: dict[int, threading.Lock] = {}
-        self._exit_hook = partial(_exit, weakref.ref(self))
-        self._exit_hooks = contextlib.ExitStack()  # takes them back
-        self._is_exit_hooked = False
-        self._is_fork_hooked = False
+        self._hooks = Hooks(self.exit, self.become_child)
         self._is_over = False
         self._is_ending = False  # the interpreter ends: no thread starts any more
         self._retry_at = -math.inf
@@ -123,13 +114,13 @@ class Worker(Generic[T]):
         ):
             self._overflow(count)
             return
-        journal = home.journal
-        if journal is None or not home.keep(journal, item, count):
-            if journal is not None and home.journal is not journal:  # closed meanwhile
+        journal = home.keeper.journal
+        if journal is None or not home.keeper.keep(journal, item, count):
+            if journal is not None and home.keeper.journal is not journal:  # closed meanwhile
                 self.submit(item, count, is_identity=is_identity)
                 return
             intake.items.append((item, count))
-        elif home.is_lone:
+        elif home.keeper.is_lone:
             return
         intake.messages += count
         if not intake.wake.is_set():
@@ -174,21 +165,11 @@ class Worker(Generic[T]):
         if not self._settle_records(home, deadline):
             return False
         # Who runs finds what others have left in their journals.
-        is_looking = self._running_pid == os.getpid() and home.journals is not None
-        if not is_looking and not home.unstored() and not home.intake.items and not home.depth():
+        is_looking = self._running_pid == os.getpid() and home.keeper.journals is not None
+        if not is_looking and not home.is_busy(with_others=True):
             with home.settling:
                 return True
-        if not self._start() or (crew := self._crew) is None:
-            return False
-        with home.flushing():
-            if not self._wait_until_stored(home, deadline - time.monotonic()):
-                return False
-            is_done = self._wait_until_sent(home, crew, deadline)
-        # Gone from the outbox and counted are one; and no step goes on as if this flush did.
-        if not home.settling.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            return False
-        home.settling.release()
-        return is_done
+        return self._start() and (crew := self._crew) is not None and crew.flush(deadline)
 
     def close(self, timeout: float) -> bool:
         """Flush and stop the threads. A later submit starts them again.
@@ -201,18 +182,17 @@ class Worker(Generic[T]):
         """
         deadline = time.monotonic() + timeout
         home = self._here()
-        is_done = not self._is_busy(home) or self.flush(timeout)
+        is_done = not home.is_busy(with_others=True) or self.flush(timeout)
         # Events of requests that end while the server stops arrive after a flush began.
-        while is_done and self._is_own_busy(home):
+        while is_done and home.is_busy():
             is_done = self.flush(deadline - time.monotonic())
         self._stop(deadline)
-        if not is_done or self._is_own_busy(home):
-            self._tell_close(home)
+        if not is_done or home.is_busy():
+            tell_close(home)
             return False
         # Nothing is left that the end of the process could lose.
         with self._locks.setdefault(os.getpid(), threading.Lock()):
-            self._exit_hooks.close()
-            self._is_exit_hooked = False
+            self._hooks.close()
         return True
 
     def fence(self, timeout: float) -> bool:
@@ -235,9 +215,9 @@ class Worker(Generic[T]):
         home = self._here()
         removed = home.outbox.erase(keys, at)
         self._counters.echo("dropped", removed, "erased")
-        if home.journal is not None and (crew := self._crew) is not None:
+        if home.keeper.journal is not None and (crew := self._crew) is not None:
             crew.storer.hurry()
-            self._wait_until_stored(home, self._settings.close_timeout)
+            home.intake.mark().wait(self._settings.close_timeout)
         return removed
 
     def stats(self) -> Stats:
@@ -258,7 +238,7 @@ class Worker(Generic[T]):
         """Answer how the threads of this process fare, without asking the outbox."""
         home = self._here()
         crew = self._crew if self._running_pid == os.getpid() else None
-        return Pulse(trouble=_LONE if home.is_lone else "") if crew is None else crew.pulse()
+        return Pulse(trouble=_LONE if home.keeper.is_lone else "") if crew is None else crew.pulse()
 
     def dead(self) -> Sequence[DeadLetter]:
         """Answer the dead letters of this process's outbox, oldest first."""
@@ -279,12 +259,23 @@ class Worker(Generic[T]):
         self._is_over = True  # first, so that no submit starts what is stopped
         if has_ended := self._stop(deadline):
             if time.monotonic() < deadline:
-                self._store_left(home)
+                store_left(home, self._tools)
             self._counters.count("stop_lost", home.owed_stops())
-        home.keep_left()
-        # A thread that hangs in the storage would hold whoever asks it, too.
-        if not self._lose_left(home, may_ask=has_ended) and not is_done:
-            self._tell_close(home)
+        home.keeper.keep_left(home.intake)
+        lost = lose_left(home, self._counters)
+        if lost is not None:
+            self._home = self._new_home()
+            # A thread that hangs in the storage would hold whoever asks it, too.
+            if has_ended or not home.outbox.is_shared:
+                tell_totals(self._home.outbox, lost, self._counters)
+        elif not is_done:
+            tell_close(home)
+
+    def _settle_records(self, home: Home[T], deadline: float) -> bool:
+        """Wait for the recorder: a database that hangs must not hold who asks to flush."""
+        if home.recorder is None or not home.unrecorded():
+            return True
+        return self._start() and home.recorder.flush(deadline - time.monotonic())
 
     # --- start and stop -----------------------------------------------------------------------
 
@@ -299,12 +290,12 @@ class Worker(Generic[T]):
             home = self._home_of(pid)
             is_lone = not has_threads()
             if self._settings.durability == "strict" or ends_silently():
-                home.open_journal(is_lone=is_lone)
+                home.keeper.open(is_lone=is_lone)
             if is_lone:
                 self._tell("lone", _LONE)
             elif not self._start_crew(home):
                 return False
-            self._hook()
+            self._hooks.set()
             self._running_pid = pid
             return True
 
@@ -330,116 +321,33 @@ class Worker(Generic[T]):
             crew, self._crew = self._crew, None
             home, self._running_pid = self._home, 0
             if crew is not None:
-                home.detach_journal()  # a submit that comes now begins another one
-        if home.is_lone:
-            home.leave()
+                home.keeper.detach()  # a submit that comes now begins another one
+        if home.keeper.is_lone:
+            home.keeper.leave()
         return crew is None or crew.stop(deadline)
 
     def _submit_without_threads(self, item: T | Stop, count: int, *, is_identity: bool) -> None:
         """Keep an item where the end of this process, or another one, finds it."""
         home = self._here()
-        if home.journal is not None and home.keep(home.journal, item, count):
+        journal = home.keeper.journal
+        if journal is not None and home.keeper.keep(journal, item, count):
             return
         if not home.outbox.is_durable and (self._is_over or self._is_ending):
             self._drop(count, "shutdown")
-        elif home.intake.messages + count > self._max_messages and not is_identity:
+        elif (
+            home.intake.messages + count > self._max_messages
+            and not is_identity
+            and not isinstance(item, Stop)
+        ):
             self._overflow(count)
         else:
             home.intake.items.append((item, count))
             home.intake.messages += count
             home.intake.wake.set()  # of a storer that did start
             if self._is_over:
-                self._store_left(home)
+                store_left(home, self._tools)
             else:
-                self._hook()
-
-    def _store_left(self, home: Home[T]) -> None:
-        """Store what no thread has stored: the process ends."""
-        if home.outbox.is_durable and home.unstored():
-            storer = make_storer(home, self._tools, home.notify)
-            home.detach_journal()
-            storer.end()
-            home.close_outbox()
-
-    def _lose_left(self, home: Home[T], *, may_ask: bool) -> bool:
-        """Count what ends with this process. Return whether that is anything."""
-        waiting, unrecorded = home.intake.waiting(), home.unrecorded()
-        held = home.held()
-        lost = waiting + held.depth
-        if not lost and not unrecorded:
-            return False
-        self._counters.count("accepted", waiting)
-        self._counters.count("dropped", lost, "shutdown")
-        self._counters.count("unrecorded", unrecorded)
-        self._home = self._new_home()
-        if may_ask or not home.outbox.is_shared:
-            self._tell_lost(held.totals)
-        logger.warning(
-            "The process ends with %d messages not delivered and %d choices not recorded.",
-            lost,
-            unrecorded,
-        )
-        return True
-
-    def _tell_lost(self, totals: Counts) -> None:
-        """Let the totals of all who share the outbox say what this process has lost."""
-        outbox = self._home.outbox
-        with contextlib.suppress(OutboxUnavailable):
-            outbox.tally(totals)
-            if outbox.is_shared:  # else they are this process's own, with what was not told
-                self._counters.tell(outbox.tally)
-
-    # --- what is left to do -------------------------------------------------------------------
-
-    def _wait_until_stored(self, home: Home[T], timeout: float) -> bool:
-        mark = Mark()
-        home.intake.items.append((mark, 0))
-        home.intake.wake.set()
-        return mark.wait(max(0.0, timeout))
-
-    def _wait_until_sent(self, home: Home[T], crew: Crew[T], deadline: float) -> bool:
-        """Answer whether what waits now is gone, once it is or nobody can send it in time."""
-        try:
-            horizon = home.outbox.horizon()
-        except OutboxUnavailable:
-            return False
-        crew.wake_sender()  # it decides anew, as long as somebody flushes
-
-        def is_over() -> bool:
-            return _is_past(home.outbox, horizon) or crew.has_given_up(deadline)
-
-        with home.progress:
-            while (left := deadline - time.monotonic()) > 0:
-                # What another process has sent wakes nobody here.
-                if home.progress.wait_for(is_over, min(left, _POLL_SECONDS)):
-                    return _is_past(home.outbox, horizon)
-        return False  # a storage that hangs is asked no more
-
-    def _is_busy(self, home: Home[T]) -> bool:
-        return bool(self._is_own_busy(home) or home.depth())
-
-    def _is_own_busy(self, home: Home[T]) -> bool:
-        """Whether anything is left that others do not put into the outbox all the time."""
-        own = home.unstored() or home.unrecorded()
-        return bool(own or (not home.outbox.is_shared and home.depth()))
-
-    def _tell_close(self, home: Home[T]) -> None:
-        unrecorded = home.unrecorded()
-        if home.outbox.is_durable and not home.intake.waiting() and not unrecorded:
-            # Not how many: a storage that hangs would hold who closes.
-            logger.warning("Closed; what is not delivered waits for the next process.")
-            return
-        logger.warning(
-            "Closed with %d messages not delivered and %d choices not recorded yet.",
-            home.unstored() + home.held().depth,
-            unrecorded,
-        )
-
-    def _settle_records(self, home: Home[T], deadline: float) -> bool:
-        """Wait for the recorder: a database that hangs must not hold who asks to flush."""
-        if home.recorder is None or not home.unrecorded():
-            return True
-        return self._start() and home.recorder.flush(deadline - time.monotonic())
+                self._hooks.set()
 
     # --- processes ----------------------------------------------------------------------------
 
@@ -460,14 +368,11 @@ class Worker(Generic[T]):
         return self._home
 
     def _new_home(self) -> Home[T]:
-        make = self._recorder_factory
-        return Home(
-            self._outbox_factory(),
-            None if make is None else make(),
-            self._journaling,
-            counters=self._counters,
-            max_bytes=self._settings.outbox_max_bytes,
-        )
+        outbox, make = self._outbox_factory(), self._recorder_factory
+        # What a journal holds may be put only into what outlives the process, as it does itself.
+        journaling = self._journaling if outbox.is_durable else None
+        keeper = Keeper(journaling, self._counters, max_bytes=self._settings.outbox_max_bytes)
+        return Home(outbox, None if make is None else make(), keeper)
 
     def become_child(self) -> None:
         """Leave everything of the parent to the parent: a forked child starts empty.
@@ -475,25 +380,12 @@ class Worker(Generic[T]):
         Registered with `os.register_at_fork`, and called at the first use in another process,
         because some servers fork without the hooks (uWSGI, traps.md section 2.1).
         """
-        self._home.abandon()
+        self._home.keeper.abandon()
         self._home = self._new_home()
         self._crew = None
         self._running_pid = 0
         self._retry_at = -math.inf
-        self._is_exit_hooked = False  # multiprocessing forgets its parent's finalizers
-
-    def _hook(self) -> None:
-        if not self._is_fork_hooked and hasattr(os, "register_at_fork"):
-            self._is_fork_hooked = True
-            os.register_at_fork(after_in_child=partial(_after_fork, weakref.ref(self)))
-        if not self._is_exit_hooked:
-            self._is_exit_hooked = True
-            atexit.register(self._exit_hook)
-            self._exit_hooks.callback(atexit.unregister, self._exit_hook)
-            # Its children end by os._exit, and run no more than its finalizers.
-            if util := sys.modules.get("multiprocessing.util"):
-                finalizer = util.Finalize(None, self._exit_hook, exitpriority=_LAST)
-                self._exit_hooks.callback(finalizer.cancel)
+        self._hooks.become_child()
 
     def _overflow(self, count: int) -> None:
         self._drop(count, "overflow")
@@ -507,22 +399,3 @@ class Worker(Generic[T]):
         if topic not in self._told:
             self._told.add(topic)
             logger.error(text)
-
-
-def _is_past(outbox: Outbox, horizon: Horizon) -> bool:
-    try:
-        return outbox.is_past(horizon)
-    except OutboxUnavailable:
-        return False
-
-
-def _exit(reference: "weakref.ref[Worker[T]]") -> None:
-    worker = reference()
-    if worker is not None:
-        worker.exit()
-
-
-def _after_fork(reference: "weakref.ref[Worker[T]]") -> None:
-    worker = reference()
-    if worker is not None:
-        worker.become_child()

@@ -109,7 +109,7 @@ class Depot:
         for name in names:
             analytics.visitor(user_id="U1", consent=True).track(name)
         analytics.close(0.0)
-        analytics._worker._exit_hooks.close()  # as after a kill: nothing runs at its end
+        analytics._worker._hooks.close()  # as after a kill: nothing runs at its end
 
     def spool(self, count: int, at: float | None = None) -> None:
         """Let events wait in the spool of this host, which Mixpanel takes: Redis is away."""

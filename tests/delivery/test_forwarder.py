@@ -8,6 +8,7 @@ from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.crew import Crew, Tools
 from mp_asgi.delivery.forwarder import EXPIRE_SECONDS, Forwarder
 from mp_asgi.delivery.home import Home
+from mp_asgi.delivery.keeper import Keeper
 from mp_asgi.delivery.outbox.base import OutboxStats
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.delivery.outbox.spooled import POLL_SECONDS, Spooled
@@ -51,7 +52,7 @@ class Scene:
         self.forwarder = Forwarder(self.outbox, clock=self.clock, on_progress=self.progress.set)
 
     def home(self) -> Home:
-        return Home(self.outbox, None, None, counters=Counters(), max_bytes=1)
+        return Home(self.outbox, None, Keeper(None, Counters(), max_bytes=1))
 
     def spool_one(self, name: str) -> None:
         self.server.stop(signal.SIGKILL)
@@ -149,11 +150,11 @@ def test_a_crew_tells_what_the_shared_outbox_suffers_from(scene):
 def test_a_process_waits_for_what_is_in_its_spool_and_not_for_what_others_send(scene):
     home = scene.home()
     scene.outbox.put([make_entry("a")], NOW)
-    before = home.depth()
+    before = home.is_busy(with_others=True)
 
     scene.spool_one("b")
 
-    assert (before, home.depth(), home.held().depth) == (0, 1, 1)
+    assert (before, home.is_busy(with_others=True), home.held().depth) == (False, True, 1)
 
 
 def test_nothing_of_this_process_is_on_its_way_to_mixpanel(scene):

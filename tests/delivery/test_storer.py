@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from mp_asgi.delivery.counters import Counters
+from mp_asgi.delivery.intake import Intake
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
-from mp_asgi.delivery.storer import Intake, Mark, Storer
+from mp_asgi.delivery.storer import Storer
 from mp_asgi.events import Endpoint, Entry, Stop
 from tests.support import NOW, TIMEOUT, FakeClock, make_entry, make_settings
 
@@ -56,7 +57,7 @@ class Bench:
         self.stored += 1
         self.after_round()
 
-    def submit(self, item: Sequence[Entry] | Stop | Mark, count: int = 0) -> None:
+    def submit(self, item: Sequence[Entry] | Stop, count: int = 0) -> None:
         self.intake.items.append((item, count))
 
     def names(self) -> list[str]:
@@ -163,9 +164,8 @@ def test_a_stop_forgets_what_was_submitted_before_it():
 
 def test_a_mark_is_set_when_all_before_it_is_stored():
     bench = Bench()
-    mark = Mark()
     bench.submit([make_entry("a")], 1)
-    bench.submit(mark)
+    mark = bench.intake.mark()
 
     bench.storer.store()
 
@@ -242,11 +242,8 @@ def test_the_thread_stores_when_woken_and_ends_when_stopped():
     stopping = threading.Event()
     thread = threading.Thread(target=bench.storer.run, args=(stopping,), daemon=True)
     thread.start()
-    mark = Mark()
     bench.submit([make_entry("a")], 1)
-    bench.submit(mark)
-    bench.intake.wake.set()
-    assert mark.wait(TIMEOUT)
+    assert bench.intake.mark().wait(TIMEOUT)
 
     stopping.set()
     bench.intake.wake.set()
@@ -265,21 +262,3 @@ def test_the_thread_sleeps_again_after_a_round():
     bench.storer.run(stopping)
 
     assert not bench.intake.wake.is_set()
-
-
-def test_counting_survives_an_append_in_between():
-    class Restless:
-        """Changes while it is read, the first time."""
-
-        is_quiet = False
-
-        def __iter__(self):
-            if not self.is_quiet:
-                self.is_quiet = True
-                raise RuntimeError("deque mutated during iteration")
-            return iter([("item", 3)])
-
-    intake: Intake[str] = Intake()
-    intake.items = Restless()
-
-    assert intake.waiting() == 3

@@ -2,26 +2,20 @@
 
 import json
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from mp_asgi.delivery import home as home_module
 from mp_asgi.delivery import mover as mover_module
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.journals import Journaling
 from mp_asgi.delivery.outbox.sqlite import SQLiteOutbox
-from mp_asgi.delivery.storer import Mark
 from mp_asgi.delivery.worker import Worker
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Entry, Stop
-from tests.delivery.test_worker import in_child
 from tests.support import (
     NOW,
     TIMEOUT,
@@ -104,8 +98,8 @@ class Process:
         crew, self.worker._crew, self.worker._running_pid = self.worker._crew, None, 0
         if crew is not None:
             crew._run._stopping.set()
-        self.worker._home.abandon()
-        self.worker._exit_hooks.close()
+        self.worker._home.keeper.abandon()
+        self.worker._hooks.close()
 
 
 @pytest.fixture
@@ -120,18 +114,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     for process in processes:
         process.outbox.fails = False
         process.worker.close(0)
-        process.worker._exit_hooks.close()
-
-
-def pretend_uwsgi(patch: pytest.MonkeyPatch, *, has_threads: bool) -> None:
-    server = ModuleType("uwsgi")
-    server.__dict__["opt"] = {"enable-threads": str(has_threads).lower()}
-    patch.setitem(sys.modules, "uwsgi", server)
-
-
-@pytest.fixture
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend_uwsgi(monkeypatch, has_threads=False)
+        process.worker._hooks.close()
 
 
 def refuse_threads(patch: pytest.MonkeyPatch, text: str = "can't start new thread") -> None:
@@ -199,10 +182,7 @@ def test_what_was_stored_before_the_kill_is_not_stored_twice(start):
 
 def mark_round(process: Process) -> None:
     """Wait until the storer has been round once."""
-    mark = Mark()
-    process.worker._home.intake.items.append((mark, 0))
-    process.worker._home.intake.wake.set()
-    assert mark.wait(TIMEOUT)
+    assert process.worker._home.intake.mark().wait(TIMEOUT)
 
 
 def test_a_relaxed_process_adopts_what_a_strict_one_left(start, monkeypatch):
@@ -294,30 +274,6 @@ def test_a_bug_of_the_outbox_loses_one_group_and_is_counted(start):
     assert process.worker.stats().dropped == {"unstored": 2}
 
 
-def test_what_cannot_be_packed_takes_the_relaxed_way(start, caplog):
-    process = start()
-    process.worker.submit(("a", object()), 1)  # type: ignore[arg-type]
-    process.worker._home.intake.items.clear()
-    process.submit("b")
-
-    assert process.worker.flush(TIMEOUT)
-    assert process.sent() == ["b"]
-    assert process.counters.snapshot().other["journal_failed"] == 1
-    assert len([text for text in caplog.messages if "journal failed" in text]) == 1
-    assert "TypeError" in process.worker.pulse().trouble
-
-
-def test_without_a_journal_events_take_the_relaxed_way(start):
-    process = start()
-    (process.directory / "journals").write_text("in the way")
-    process.submit("a")
-
-    assert process.worker.flush(TIMEOUT)
-    assert process.sent() == ["a"]
-    assert process.counters.snapshot().other["journal_failed"] == 1
-    (process.directory / "journals").unlink()
-
-
 def test_a_full_journal_drops_the_newest(start, monkeypatch):
     process = start(outbox_max_messages=2)
     process.outbox.fails = True
@@ -368,6 +324,19 @@ def test_what_comes_after_the_end_is_stored_at_once(start):
     assert other.sent() == ["late"]
 
 
+def test_a_stop_after_the_end_is_stored_at_once(start):
+    process = start(durability="relaxed")
+    process.worker.start()
+    process.worker.exit()
+
+    process.worker.submit(Stop([b"device"], NOW))
+
+    other = start(durability="relaxed")
+    other.submit("before")
+    assert other.worker.flush(TIMEOUT)
+    assert other.sent() == []
+
+
 def test_while_no_thread_starts_the_newest_are_dropped_when_full(start, monkeypatch):
     process = start(durability="relaxed", outbox_max_messages=1)
     with monkeypatch.context() as patch:
@@ -390,113 +359,6 @@ def test_the_end_says_what_waits_for_the_next_process(start, caplog):
 
     assert caplog.messages[-1] == "Closed; what is not delivered waits for the next process."
     assert process.worker.stats().dropped == {}
-
-
-def test_a_relaxed_process_keeps_a_journal_where_it_ends_without_a_word(start, monkeypatch):
-    pretend_uwsgi(monkeypatch, has_threads=True)
-    process = start(durability="relaxed")
-    process.outbox.fails = True
-
-    process.submit("a")
-
-    assert len(process.files()) == 1
-    process.outbox.fails = False
-    assert process.worker.flush(TIMEOUT)
-    assert process.sent() == ["a"]
-
-
-def test_a_relaxed_process_keeps_none_elsewhere(start):
-    process = start(durability="relaxed")
-    process.submit("a")
-
-    assert process.worker.flush(TIMEOUT)
-    assert process.files() == []
-
-
-def test_without_threads_everything_stays_in_a_journal_that_others_read(start, no_threads, caplog):
-    lone = start(durability="relaxed")
-    lone.submit("a")
-    lone.submit("b")
-
-    assert not lone.worker.start()
-    assert [name.endswith(".lone-1") for name in lone.files()] == [True]
-    assert "enable-threads" in lone.worker.pulse().trouble
-    assert len([text for text in caplog.messages if "enable-threads" in text]) == 1
-    assert lone.worker.close(0.1)
-    assert len(lone.files()) == 1
-
-
-def test_a_process_with_threads_delivers_for_one_without_while_that_lives(start, monkeypatch):
-    with monkeypatch.context() as patch:
-        pretend_uwsgi(patch, has_threads=False)
-        lone = start()
-        lone.submit("a")
-    process = start()
-    process.worker.start()
-    assert process.worker.flush(TIMEOUT)
-    lone.submit("b")
-    assert process.worker.flush(TIMEOUT)
-    lone.worker.exit()
-    process.submit("c")
-
-    assert process.worker.flush(TIMEOUT)
-    assert process.sent() == ["a", "b", "c"]
-    assert len(process.files()) == 1
-
-
-def test_without_threads_a_large_journal_goes_on_in_another_file(start, no_threads, monkeypatch):
-    monkeypatch.setattr(home_module, "ROTATE_BYTES", 10)
-    lone = start()
-    lone.submit("a")
-    lone.submit("b")
-
-    assert len(lone.files()) == 3
-
-
-def test_without_threads_and_without_anybody_who_drains_the_disk_is_not_filled(
-    start, no_threads, monkeypatch
-):
-    monkeypatch.setattr(home_module, "LOOK_SECONDS", 0)
-    lone = start(outbox_max_bytes=1_000_000, outbox_max_messages=2)
-    lone.submit("x" * 1_000_000)
-    for name in "abc":
-        lone.submit(name)
-
-    assert len(lone.worker._home.intake.items) == 2
-    assert lone.worker.stats().dropped == {"overflow": 1}
-
-
-def test_an_empty_lone_journal_is_removed_at_the_end(start, no_threads):
-    lone = start()
-    lone.worker.start()
-
-    lone.worker.exit()
-
-    assert lone.files() == []
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-@pytest.mark.parametrize("has_hook", [True, False], ids=["at-fork-hook", "pid-check-only"])
-def test_a_forked_child_keeps_its_own_journal_and_lets_go_of_its_parents(
-    start, has_hook, monkeypatch
-):
-    if not has_hook:
-        monkeypatch.delattr(os, "register_at_fork")
-    process = start()
-    with monkeypatch.context() as patch:
-        refuse_threads(patch)  # a storage in use at a fork without hooks is the storage's matter
-        process.submit("parent")
-
-    def story() -> str:
-        process.transport = RecordingTransport()
-        process.submit("child")
-        is_flushed = process.worker.flush(TIMEOUT)
-        return f"{is_flushed} {process.sent()} {len(process.files())}"
-
-    assert in_child(story) == "True ['child'] 2"
-    process.worker.start()
-    assert process.worker.flush(TIMEOUT)
-    assert process.sent() == ["parent"]
 
 
 def test_a_flush_returns_at_once_where_the_host_is_down(start):
@@ -562,46 +424,6 @@ def test_an_erasure_leaves_nothing_in_the_journal(start):
     assert (process.directory / "journals" / name).read_bytes() == b""
 
 
-def test_a_submit_during_a_close_is_kept_in_another_journal(start):
-    process = start()
-    process.submit("a")
-    journal = process.worker._home.journal
-    process.worker._stop(0.0)
-    process.worker._running_pid = os.getpid()  # as the submit saw it
-    process.worker._home.journal = journal
-    assert journal.is_over
-    process.worker._home.detach_journal()
-    process.worker._running_pid = 0
-
-    process.submit("b")
-
-    assert not process.worker._home.journal.is_over
-    assert process.worker.flush(TIMEOUT)
-    assert process.sent() == ["a", "b"]
-
-
-def test_closing_while_others_track_stays_strict(start):
-    process = start()
-    is_over = threading.Event()
-
-    def track() -> None:
-        while not is_over.is_set():
-            process.submit("a")
-
-    trackers = [threading.Thread(target=track) for _ in range(2)]
-    for tracker in trackers:
-        tracker.start()
-    for _ in range(10):
-        process.worker.close(0.05)
-    is_over.set()
-    for tracker in trackers:
-        tracker.join(TIMEOUT)
-    process.submit("last")
-
-    assert not process.worker._home.journal.is_over
-    assert process.counters.snapshot().other.get("journal_failed") is None
-
-
 def test_a_deleted_journal_is_replaced_with_what_it_held(start):
     process = start()
     process.outbox.fails = True
@@ -630,58 +452,3 @@ def mark_tried(process: Process) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError("the storer did not try")
-
-
-def test_a_journal_that_could_not_be_made_is_made_later(start):
-    process = start()
-    (process.directory / "journals").write_text("in the way")
-    process.submit("a")
-    assert process.worker.flush(TIMEOUT)
-    (process.directory / "journals").unlink()
-    process.clock.advance(mover_module.ADOPT_SECONDS)
-
-    assert process.worker.flush(TIMEOUT)
-
-    assert process.worker._home.journal is not None
-    assert process.worker.pulse().trouble == ""
-    assert len(process.files()) == 1
-
-
-def test_whatever_the_making_of_a_journal_raises_reaches_no_request(start, monkeypatch):
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("blocking call")  # as blockbuster does
-
-    process = start()
-    with monkeypatch.context() as patch:
-        patch.setattr("mp_asgi.delivery.journals.Journals.create", refuse)
-        process.submit("a")
-    process.worker._home.journal = None
-
-    assert process.worker.flush(TIMEOUT)
-    assert process.sent() == ["a"]
-    assert process.counters.snapshot().other["journal_failed"] == 1
-
-
-def test_what_no_thread_has_taken_at_the_end_is_left_in_a_journal(start):
-    process = start(durability="relaxed", close_timeout=0.05)
-    gate = threading.Event()
-    storing = threading.Event()
-
-    def hang(outbox: Any, *arguments: Any) -> Any:
-        storing.set()
-        assert gate.wait(TIMEOUT)
-        raise OutboxUnavailable("locked")
-
-    process.outbox.put = hang
-    process.submit("in hand")
-    assert storing.wait(TIMEOUT)
-    process.submit("waits")
-
-    process.worker.exit()
-    gate.set()
-
-    assert process.counters.snapshot().dropped["shutdown"] == 1
-    other = start(durability="relaxed")
-    other.worker.start()
-    assert other.worker.flush(TIMEOUT)
-    assert other.sent() == ["waits"]

@@ -2,8 +2,6 @@ import gc
 import os
 import select
 import signal
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from mp_asgi.delivery import worker as worker_module
 from mp_asgi.delivery.counters import Counters, Stats
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.delivery.recorder import Answers, Recorder
-from mp_asgi.delivery.storer import Mark
 from mp_asgi.delivery.transport import Reply
 from mp_asgi.delivery.worker import Worker
 from mp_asgi.errors import Unavailable
@@ -105,7 +101,7 @@ def start() -> Iterator[Callable[..., Bench]]:
     for bench in benches:
         bench.may_render.set()
         bench.worker.close(0)
-        bench.worker._exit_hooks.close()
+        bench.worker._hooks.close()
 
 
 def threads() -> set[threading.Thread]:
@@ -309,21 +305,6 @@ def test_a_closed_worker_starts_again(start):
     assert bench.stats().delivered == 3
 
 
-def test_close_keeps_what_it_cannot_deliver_and_says_how_much(start, caplog):
-    gate = threading.Event()
-    bench = start(RecordingTransport(gate=gate))
-    bench.submit("a", "b")
-
-    assert not bench.worker.close(0.05)
-    assert caplog.messages == [
-        "Closed with 2 messages not delivered and 0 choices not recorded yet."
-    ]
-    assert bench.stats().waiting == 2
-    gate.set()
-    assert bench.worker.flush(TIMEOUT)
-    assert bench.stats().delivered == 2
-
-
 def test_what_arrives_while_closing_is_delivered_too(start):
     class Busy(RecordingTransport):
         def send(self, endpoint: Endpoint, body: bytes) -> Reply:
@@ -343,22 +324,19 @@ def test_a_closed_worker_is_not_kept_alive(start):
     bench.submit("a")
     assert bench.worker.close(TIMEOUT)
     reference = weakref.ref(bench.worker)
-    hook = bench.worker._exit_hook
 
     bench.worker = None
     gc.collect()
 
     assert reference() is None
-    hook()
-    worker_module._after_fork(reference)
 
 
-def test_the_fork_hook_leaves_everything_to_the_parent(start):
+def test_a_fork_leaves_everything_to_the_parent(start):
     bench = start(flush_interval=3600.0)
     bench.submit("a")
     parent, crew = bench.worker._home, bench.worker._crew
 
-    worker_module._after_fork(weakref.ref(bench.worker))
+    bench.worker.become_child()
     crew.stop(0)
 
     assert bench.worker._home is not parent
@@ -369,38 +347,10 @@ def test_the_exit_delivers_what_it_can(start, caplog):
     bench = start()
     bench.submit("a")
 
-    bench.worker._exit_hook()
+    bench.worker.exit()
 
     assert bench.sent() == ["a"]
     assert caplog.messages == []
-
-
-def test_the_exit_counts_what_it_cannot_deliver_in_one_line(start, caplog):
-    gate = threading.Event()
-    bench = start(RecordingTransport(gate=gate), close_timeout=0.05)
-    bench.submit("a", "b")
-
-    bench.worker._exit_hook()
-    bench.submit("c")
-    gate.set()
-
-    assert caplog.messages == [
-        "The process ends with 2 messages not delivered and 0 choices not recorded."
-    ]
-    assert bench.stats().dropped == {"shutdown": 3}
-    assert bench.worker.flush(0)
-
-
-def test_the_exit_counts_what_a_close_has_left(start):
-    gate = threading.Event()
-    bench = start(RecordingTransport(gate=gate))
-    bench.submit("a")
-    bench.worker.close(0.05)
-
-    bench.worker._exit_hook()
-    gate.set()
-
-    assert bench.stats().dropped == {"shutdown": 1}
 
 
 def test_a_flush_that_can_start_no_thread_says_so(start, monkeypatch):
@@ -444,6 +394,21 @@ def test_half_a_start_stores_delays_no_request_and_is_completed_later(start, mon
     assert bench.sent() == ["a", "b"]
 
 
+def test_a_stop_is_kept_until_threads_start_again_though_the_intake_is_full(start, monkeypatch):
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench = start(outbox_max_messages=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        bench.submit("$identify", "too", is_identity=True)
+        bench.worker.submit(Stop([b"device"], NOW))
+
+    assert bench.worker.flush(TIMEOUT)
+    assert bench.sent() == []
+    assert bench.stats().dropped == {"stopped": 2}
+
+
 def test_a_choice_is_kept_until_threads_start_again(start, monkeypatch):
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -471,107 +436,6 @@ def test_a_submit_that_can_start_no_thread_is_counted(start, monkeypatch):
     assert bench.worker.flush(TIMEOUT)
     assert bench.stats().dropped == {"shutdown": 2}
     assert bench.sent() == ["c"]
-
-
-def run_script(script: str) -> tuple[str, str]:
-    """Run a script to the end of its interpreter; answer what it printed."""
-    head = """
-from tests.delivery.test_worker import Bench
-from tests.support import RecordingTransport
-
-class Loud(RecordingTransport):
-    def send(self, endpoint, body):
-        print(body.decode(), flush=True)
-        return super().send(endpoint, body)
-
-bench = Bench(Loud(), flush_interval=3600.0)
-bench.worker.flush(0)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", head + script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout, done.stderr
-
-
-def test_the_end_of_the_interpreter_delivers():
-    assert run_script("bench.submit('a')") == ('[{"event":"a","fill":""}]\n', "")
-
-
-def test_a_close_that_left_nothing_takes_its_exit_hook_back():
-    script = """
-bench.worker._exit_hook = lambda: print("hooked")
-bench.submit("a")
-bench.worker.close(10)
-"""
-
-    assert run_script(script) == ('[{"event":"a","fill":""}]\n', "")
-
-
-PROCESS = "child = context.Process(target=work); child.start(); child.join()"
-POOL = "pool = context.Pool(1); pool.apply(work); pool.close(); pool.join()"
-PARENT_SENDS = "bench.submit('parent'); bench.worker.flush(10)"
-
-
-@pytest.mark.parametrize(
-    ("before", "run"),
-    [
-        pytest.param("", PROCESS, id="process"),
-        pytest.param(PARENT_SENDS, PROCESS, id="process-after-its-parent"),
-        pytest.param(PARENT_SENDS, POOL, id="pool"),
-    ],
-)
-def test_the_end_of_a_multiprocessing_child_delivers(before, run):
-    script = f"""
-import multiprocessing
-
-def work():
-    bench.submit("child")
-
-context = multiprocessing.get_context("fork")
-{before}
-{run}
-"""
-
-    assert run_script(script)[0].count('"event":"child"') == 1
-
-
-@pytest.mark.parametrize("module", ["os", "multiprocessing.util"])
-def test_the_end_of_a_forked_child_delivers_once(module):
-    script = f"""
-import os
-import {module}
-
-{PARENT_SENDS}
-if os.fork():
-    os.wait()
-else:
-    bench.submit("child")
-"""
-
-    assert run_script(script)[0].splitlines() == [
-        '[{"event":"parent","fill":""}]',
-        '[{"event":"child","fill":""}]',
-    ]
-
-
-def test_a_close_that_left_nothing_takes_its_hook_in_a_multiprocessing_child_back():
-    script = """
-from multiprocessing import util
-
-before = len(util._finalizer_registry)
-for _ in range(3):
-    bench.submit("a")
-    hooked = len(util._finalizer_registry) - before
-    bench.worker.close(10)
-    print(hooked, len(util._finalizer_registry) - before)
-"""
-
-    assert [line for line in run_script(script)[0].splitlines() if "[" not in line] == ["1 0"] * 3
 
 
 def in_child(run: Callable[[], str]) -> str:
@@ -636,7 +500,7 @@ def test_the_end_of_a_child_that_sent_nothing_drops_nothing(start, monkeypatch):
     bench.submit("a")
 
     def end() -> str:
-        bench.worker._exit_hook()
+        bench.worker.exit()
         return f"{bench.counters.snapshot() == Stats()} {bench.sent()}"
 
     assert in_child(end) == "True []"
@@ -650,7 +514,7 @@ def test_another_process_without_fork_hooks_is_noticed(start, monkeypatch):
     parent, crew = bench.worker._home, bench.worker._crew
 
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    bench.worker._exit_hook()
+    bench.worker.exit()
     bench.worker.become_child()
     crew.stop(0)
 
@@ -750,43 +614,6 @@ def test_without_the_ledgers_answer_a_flush_fails_and_sends_nothing(start):
     assert bench.ledger.items == [DENIED]
 
 
-def test_close_keeps_what_it_cannot_record_and_says_how_much(start, caplog):
-    bench = start(ledger=failing())
-    bench.worker.record(DENIED)
-    bench.submit("a")
-
-    assert not bench.worker.close(TIMEOUT)
-    assert caplog.messages[-1] == (
-        "Closed with 1 messages not delivered and 1 choices not recorded yet."
-    )
-    bench.ledger.error = None
-    bench.clock.advance(60)
-    assert bench.worker.flush(TIMEOUT)
-    assert (bench.ledger.items, bench.sent()) == ([DENIED], ["a"])
-
-
-def test_close_says_so_too_if_only_a_choice_is_left(start, caplog):
-    bench = start(ledger=failing())
-    bench.worker.record(DENIED)
-
-    assert not bench.worker.close(TIMEOUT)
-    assert caplog.messages[-1] == (
-        "Closed with 0 messages not delivered and 1 choices not recorded yet."
-    )
-
-
-def test_the_exit_says_so_too_if_only_a_choice_is_left(start, caplog):
-    bench = start(ledger=failing())
-    bench.worker.record(DENIED)
-
-    bench.worker._exit_hook()
-
-    assert caplog.messages[-1] == (
-        "The process ends with 0 messages not delivered and 1 choices not recorded."
-    )
-    assert unrecorded(bench) == 1
-
-
 def test_close_records_although_nothing_waits_to_be_sent(start):
     before = threads()
     bench = start(ledger=MemoryLedger())
@@ -801,7 +628,7 @@ def test_close_records_although_nothing_waits_to_be_sent(start):
 def test_what_a_close_could_not_record_is_recorded_after_the_next_start(start):
     bench = start(ledger=failing())
     bench.worker.record(DENIED)
-    bench.worker.close(TIMEOUT)
+    bench.worker.close(0.1)
     bench.ledger.error = None
     bench.clock.advance(60)
 
@@ -818,26 +645,10 @@ def test_the_exit_records_what_it_can(start, caplog):
     bench = start(ledger=MemoryLedger())
     bench.worker.record(DENIED)
 
-    bench.worker._exit_hook()
+    bench.worker.exit()
 
     assert bench.ledger.items == [DENIED]
     assert (unrecorded(bench), caplog.messages) == (0, [])
-
-
-def test_the_exit_counts_what_it_cannot_record_in_one_line(start, caplog):
-    bench = start(ledger=failing())
-    bench.worker.record(DENIED)
-    bench.submit("a")
-
-    bench.worker._exit_hook()
-    bench.worker.record(DENIED)
-    bench.worker.ask(b"user")
-
-    assert caplog.messages[-1] == (
-        "The process ends with 1 messages not delivered and 1 choices not recorded."
-    )
-    assert bench.stats().dropped == {"shutdown": 1}
-    assert unrecorded(bench) == 2
 
 
 def test_a_lookup_that_can_start_no_thread_is_no_lost_choice(start):
@@ -876,7 +687,7 @@ def test_a_forked_child_leaves_the_choices_of_its_parent_to_the_parent(
         monkeypatch.delattr(os, "register_at_fork")
     bench = start(ledger=failing())
     bench.worker.record(DENIED)
-    assert not bench.worker.flush(TIMEOUT)
+    assert not bench.worker.flush(0.1)
 
     def tell() -> str:
         bench.ledger.error = None
@@ -898,9 +709,7 @@ def test_a_forked_child_leaves_the_choices_of_its_parent_to_the_parent(
 
 def store(bench: Bench) -> None:
     """Wait until everything that was submitted before is in the outbox."""
-    mark = Mark()
-    bench.worker.submit(mark)
-    assert mark.wait(TIMEOUT)
+    assert bench.worker._home.intake.mark().wait(TIMEOUT)
 
 
 def test_an_erase_removes_what_waits_and_what_is_under_way(start):

@@ -3,9 +3,10 @@
 `tests/delivery/outbox/contract.py` is this contract as tests; every outbox passes them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from mp_asgi.events import Endpoint, Entry, Message
 
@@ -20,6 +21,10 @@ MAX_UNREPEATABLE: Final = 50
 MAX_DEAD_LETTERS: Final = 100_000
 """Dead letters that an outbox keeps; beyond it the oldest are given up, and counted
 `letters_lost`."""
+
+MAX_STOP_MARKS: Final = 100_000
+"""Stop marks that an outbox keeps: a stop has already removed what waits; its mark guards
+latecomers."""
 
 Counts = Mapping[tuple[str, str], int]
 """Numbers by counter and reason; the reason is empty where there is none."""
@@ -106,6 +111,23 @@ class DeadLetter:
     is_repeatable: bool = True
     is_identity: bool = False
 
+    @classmethod
+    def of(cls, entry: Entry, refusal: Refusal, buried_at: float, id: int) -> Self:  # noqa: A002
+        """Bury one message of an entry."""
+        return cls(
+            endpoint=entry.endpoint,
+            message=entry.messages[refusal.index],
+            reason=refusal.reason,
+            reply=refusal.reply,
+            buried_at=buried_at,
+            device_key=entry.device_key,
+            user_key=entry.user_key,
+            id=id,
+            tracked_at=entry.tracked_at,
+            is_repeatable=entry.is_repeatable,
+            is_identity=entry.is_identity,
+        )
+
     def to_entry(self) -> Entry:
         """Answer what goes to Mixpanel when the letter is replayed."""
         return Entry(
@@ -132,6 +154,7 @@ class OutboxStats:
         behind_aliases: Messages that wait until an alias of their user is settled.
         leased: Messages under a lease.
         totals: What was counted since the outbox was made, by everybody who shares it.
+        log_bytes: Bytes of a file's write-ahead log, which comes on top of what waits.
     """
 
     depth: int
@@ -141,6 +164,23 @@ class OutboxStats:
     behind_aliases: int
     leased: int = 0
     totals: Counts = field(default_factory=dict)
+    log_bytes: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        """Answer how full two outboxes are together."""
+        totals = Counter(self.totals)
+        totals.update(other.totals)
+        oldest = (self.oldest_put_at, other.oldest_put_at)
+        return type(self)(
+            depth=self.depth + other.depth,
+            size_bytes=self.size_bytes + other.size_bytes,
+            oldest_put_at=min((at for at in oldest if at is not None), default=None),
+            dead=self.dead + other.dead,
+            behind_aliases=self.behind_aliases + other.behind_aliases,
+            leased=self.leased + other.leased,
+            totals=totals,
+            log_bytes=self.log_bytes + other.log_bytes,
+        )
 
 
 NO_STATS: Final = OutboxStats(0, 0, None, 0, 0)
@@ -176,6 +216,22 @@ class Backlog:
     messages: int
     size_bytes: int
     waiting_since: float
+
+
+def fill(ready: Iterable[Leased], max_messages: int, max_bytes: int) -> list[Leased]:
+    """Take from what is ready, oldest first, what one lease may hold; `Outbox.lease` says it."""
+    taken: list[Leased] = []
+    for leased in ready:
+        entry = leased.entry
+        if not entry.is_repeatable and not taken:
+            max_messages = min(max_messages, MAX_UNREPEATABLE)
+        max_messages -= len(entry.messages)
+        max_bytes -= entry.size_bytes
+        is_too_much = max_messages < 0 or max_bytes < 0
+        if taken and (is_too_much or entry.is_repeatable != taken[0].entry.is_repeatable):
+            break
+        taken.append(leased)
+    return taken
 
 
 class Outbox(Protocol):

@@ -1,15 +1,13 @@
 """Run transactions on one SQLite file, on a connection of each thread's own.
 
-Decides what a damaged, a moved and an unusable file mean. What is in the tables is not known here.
+Decides what a moved, a busy and an unusable file mean; `quarantine.py`, what a damaged one does.
+What is in the tables is not known here.
 """
 
 import contextlib
 import ctypes
-import glob
-import logging
 import os
 import sqlite3
-import stat
 import threading
 import time
 import weakref
@@ -20,6 +18,8 @@ from typing import Final, TypeVar
 
 from mp_asgi.errors import OutboxUnavailable
 
+from .files import Identity, create, identify
+from .quarantine import Quarantine, is_damage
 from .schema import prepare
 
 BUSY_SECONDS: Final = 5.0  # of waiting for other processes; 4 writers wait 2 s at worst (measured)
@@ -27,18 +27,9 @@ FORK_SECONDS: Final = 0.2  # a request may fork; what is in use then is inherite
 # SQLite waits in C, where gevent's hub stands still with it: shortly there, then in Python.
 _TRY_SECONDS: Final = 0.02
 _PAUSE_SECONDS: Final = 0.02
-_LOGS: Final = ("-wal", "-shm")
 _TRIES: Final = 3  # the file was found moved or damaged in the others
-_DAMAGES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
-Identity = tuple[int, int]
 T = TypeVar("T")
-
-logger = logging.getLogger("mp_asgi.delivery")
-
-
-class Damaged(sqlite3.DatabaseError):
-    """A row holds what was never written."""
 
 
 class _Lent:
@@ -71,13 +62,14 @@ class _Lent:
 class Database:
     """One SQLite file that threads and processes share.
 
-    A damaged file is set aside under another name, with its log, and a new one takes its place.
-
     Args:
         path: Of the file; it is made when it is first used, and its directory, too.
         renew: Begins a new file after one was damaged, which is now at the path that it is given.
         clock: Answers seconds since the epoch, for names and for the first id of a new file.
         project: Whose the file is; of another's nothing is read, and nothing is changed.
+
+    Attributes:
+        quarantine: Where a damaged file goes, so that a new one takes its place.
     """
 
     def __init__(
@@ -90,7 +82,7 @@ class Database:
     ) -> None:
         self._path = path.absolute()
         self._project = project
-        self._successor = self._path.with_name(f"{self._path.name}.new")
+        self.quarantine = Quarantine(self._path, clock)
         self._renew = renew
         self._clock = clock
         self._local = threading.local()
@@ -141,22 +133,12 @@ class Database:
             time.sleep(_PAUSE_SECONDS)
         return is_clear
 
-    def asides(self) -> list[Path]:
-        """Answer the damaged files that were set aside, oldest first, without their logs.
-
-        Raises:
-            OSError: The directory cannot be read.
-        """
-        found = self._path.parent.glob(f"{glob.escape(self._path.name)}.corrupt-*")
-        return sorted((path for path in found if _aside_at(path) >= 0), key=_aside_at)
-
-    def expire_asides(self, oldest_kept: float) -> None:
-        """Delete what was set aside before that time. What cannot be deleted stays."""
-        with contextlib.suppress(OSError):
-            for aside in self.asides():
-                if _aside_at(aside) < oldest_kept:
-                    for suffix in ("", *_LOGS):
-                        Path(f"{aside}{suffix}").unlink(missing_ok=True)
+    def log_bytes(self) -> int:
+        """Answer how much the log takes; it grows for as long as another program reads."""
+        try:
+            return Path(f"{self._path}-wal").stat().st_size
+        except OSError:
+            return 0
 
     def close(self, patience_seconds: float = 0.0) -> None:
         """Close all connections of this process, one in use as soon as it is not.
@@ -234,13 +216,13 @@ class Database:
                 with self._using(lent) as connection:
                     result = _transact(connection, begin, work)
             except sqlite3.Error as error:
-                if has_replaced or not _is_damage(error):
+                if has_replaced or not is_damage(error):
                     raise
                 self._replace(lent.identity, error)
                 has_replaced = True
             else:
                 # Somebody may have set the file aside meanwhile, with what was just written.
-                if _identify(self._path) == lent.identity:
+                if identify(self._path) == lent.identity:
                     return result
         raise OutboxUnavailable(f"The outbox {self._path} is replaced again and again.")
 
@@ -262,7 +244,7 @@ class Database:
         lent: _Lent | None = getattr(self._local, "lent", None)
         if lent is not None and lent.pid == os.getpid():
             lent.in_use.acquire()
-            if not lent.is_leaving and _identify(self._path) == lent.identity:
+            if not lent.is_leaving and identify(self._path) == lent.identity:
                 return lent
             lent.in_use.release()
         lent = self._local.lent = self._open()
@@ -271,21 +253,21 @@ class Database:
     def _open(self) -> _Lent:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._opening, self._alone():
-            self._finish_setting_aside()
+            self.quarantine.finish(self._begin_anew)
             try:
                 connection = self._connect(self._path)
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
-                self._set_aside(error)
+                self.quarantine.set_aside(error, self._begin_anew)
                 connection = self._connect(self._path)
-            lent = _Lent(connection, _identify(self._path))
+            lent = _Lent(connection, identify(self._path))
             lent.in_use.acquire()
             self._lents.add(weakref.ref(lent, self._lents.discard))
         return lent
 
     def _connect(self, path: Path) -> sqlite3.Connection:
-        _create(path, self._path)
+        create(path, self._path)
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw",
             _TRY_SECONDS,
@@ -303,44 +285,16 @@ class Database:
             raise
         return connection
 
-    def _replace(self, identity: Identity, error: sqlite3.Error) -> None:
-        with self._opening, self._alone():
-            if _identify(self._path) == identity:  # nobody else was faster
-                self._set_aside(error)
-
-    def _set_aside(self, error: sqlite3.Error) -> None:
-        at = int(self._clock())
-        while (aside := self._path.with_name(f"{self._path.name}.corrupt-{at}")).exists():
-            at += 1
-        _create(self._successor, self._path)  # with it, who opens next ends what is half done
-        # The file before its log: without the log it would be of before, and nobody would see it.
-        self._path.rename(aside)
-        self._succeed(aside)
-        logger.error(
-            "The outbox %s is damaged (%s). It is now %s, with whatever waited in it, and a new "
-            "one takes its place. To look for what can be read in it: sqlite3 FILE .recover",
-            self._path,
-            error,
-            aside.name,
-        )
-
-    def _finish_setting_aside(self) -> None:
-        """End what a process that was killed had begun."""
-        if self._successor.exists() and not self._path.exists():
-            for aside in self.asides()[-1:]:
-                self._succeed(aside)
-
-    def _succeed(self, aside: Path) -> None:
-        """Put a new file in the place of one that is aside, whole or not at all."""
-        for suffix in _LOGS:
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
-            Path(f"{self._successor}{suffix}").unlink(missing_ok=True)
-        os.truncate(self._successor, 0)
-        with contextlib.closing(self._connect(self._successor)) as connection:
+    def _begin_anew(self, path: Path, aside: Path) -> None:
+        """Make the whole of a new file after that one was damaged."""
+        with contextlib.closing(self._connect(path)) as connection:
             _transact(connection, "BEGIN IMMEDIATE", partial(self._renew, aside))
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # its log would stay behind
-        self._successor.rename(self._path)
+
+    def _replace(self, identity: Identity, error: sqlite3.Error) -> None:
+        with self._opening, self._alone():
+            if identify(self._path) == identity:  # nobody else was faster
+                self.quarantine.set_aside(error, self._begin_anew)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -349,7 +303,7 @@ class Database:
         The lock is a database that stays empty: a process that ends gives it back.
         """
         path = Path(f"{self._path}.lock")
-        _create(path, self._path)
+        create(path, self._path)
         if path.stat().st_size:
             os.truncate(path, 0)  # what anybody wrote into it would pass for a damaged database
         lock = sqlite3.connect(path, _TRY_SECONDS, isolation_level=None)
@@ -379,12 +333,6 @@ def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
         found()
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    # The low byte is the error, what is above tells more of it (sqlite.org/rescode.html).
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, Damaged) or code in _DAMAGES
-
-
 def _is_full(error: BaseException | None) -> bool:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
     return code & 0xFF == sqlite3.SQLITE_FULL
@@ -392,57 +340,3 @@ def _is_full(error: BaseException | None) -> bool:
 
 def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-
-
-def _aside_at(path: Path) -> int:
-    """Answer when a file was set aside, by its name; -1 if it is none."""
-    number = path.name.rpartition(".corrupt-")[2]
-    return int(number) if number.isdecimal() else -1
-
-
-def _identify(path: Path) -> Identity:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return (0, 0)
-    return found.st_dev, found.st_ino
-
-
-def _create(path: Path, beside: Path) -> None:
-    """Make sure that the file is there, private, and of whoever the outbox belongs to.
-
-    A file that is there is not opened: closing it would end this process's locks on it
-    (sqlite.org/howtocorrupt.html section 2.2). SQLite gives -wal and -shm the same mode and owner.
-
-    Args:
-        path: Of the file.
-        beside: The outbox. An operator who is root makes files of the outbox's owner, or of its
-            directory's while there is none, so that the app can use them.
-    """
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        _make_private(path)
-    else:
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            owned = (beside if beside != path and beside.exists() else path.parent).stat()
-            os.chown(path, owned.st_uid, owned.st_gid)
-
-
-def _make_private(path: Path) -> None:
-    """Take from others what a copy, a restored backup or another program lets them read.
-
-    Raises:
-        OutboxUnavailable: It is no file.
-    """
-    mode = path.lstat().st_mode
-    if stat.S_ISLNK(mode):
-        raise OutboxUnavailable(
-            f"{path} is a symbolic link. Name the file that it leads to in MP_ASGI_OUTBOX."
-        )
-    if not stat.S_ISREG(mode):
-        raise OutboxUnavailable(f"{path} is no file. Name one in MP_ASGI_OUTBOX.")
-    for name in (path, *(Path(f"{path}{suffix}") for suffix in _LOGS)):
-        with contextlib.suppress(OSError):  # not there, or another's
-            if name.lstat().st_mode & 0o077:
-                name.chmod(0o600)

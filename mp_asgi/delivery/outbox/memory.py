@@ -3,10 +3,9 @@
 import math
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import islice, takewhile
-from typing import Final
 
 from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
@@ -15,7 +14,7 @@ from .base import (
     AWAITS_ALIASES,
     KEEPS_ORDER,
     MAX_DEAD_LETTERS,
-    MAX_UNREPEATABLE,
+    MAX_STOP_MARKS,
     Backlog,
     Counts,
     DeadLetter,
@@ -25,96 +24,9 @@ from .base import (
     PutResult,
     Refusal,
     Ticket,
+    fill,
 )
-
-MAX_STOP_MARKS: Final = 100_000  # a stop has already removed what waits; its mark guards latecomers
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """An entry in its place, with the lease or the delay that holds it."""
-
-    id: int
-    entry: Entry
-    put_at: float
-    attempts: int = 0
-    held_until: float = -math.inf
-    lease_seconds: float = 0.0  # of the lease that holds it; 0 under none
-
-    def is_held(self, now: float) -> bool:
-        if self.held_until <= now:
-            return False
-        # A lease that lasts longer than it may was made before the clock was set back.
-        return not self.lease_seconds or self.held_until <= now + 2 * self.lease_seconds
-
-    @property
-    def keys(self) -> set[bytes]:
-        return {self.entry.device_key, self.entry.user_key} - {b""}
-
-    @property
-    def is_alias(self) -> bool:
-        # An empty key is everybody without a user ID; they wait for nobody.
-        return self.entry.endpoint is Endpoint.ALIASES and bool(self.entry.user_key)
-
-
-class _Line:
-    """The entries of one endpoint in order, with their totals."""
-
-    def __init__(self) -> None:
-        self.entries: OrderedDict[int, _Waiting] = OrderedDict()
-        self.held: dict[int, _Waiting] = {}  # what was leased or held back, perhaps no longer
-        self.messages = 0
-        self.size_bytes = 0
-
-    def ready(self, now: float) -> Iterable[_Waiting]:
-        return (waiting for waiting in self.entries.values() if not waiting.is_held(now))
-
-    def backlog(self, now: float, *, keeps_order: bool) -> Backlog:
-        first = self.first() if keeps_order else next(iter(self.ready(now)), None)
-        if first is None or first.is_held(now):
-            return Backlog(0, 0, now)
-        held = [waiting for waiting in self.held.values() if waiting.is_held(now)]
-        return Backlog(
-            self.messages - sum(len(waiting.entry.messages) for waiting in held),
-            self.size_bytes - sum(waiting.entry.size_bytes for waiting in held),
-            first.put_at,
-        )
-
-    def hold(self, waiting: _Waiting, until: float, lease_seconds: float = 0.0) -> None:
-        waiting.held_until, waiting.lease_seconds = until, lease_seconds
-        self.held[waiting.id] = waiting
-
-    def add(self, waiting: _Waiting) -> None:
-        self.entries[waiting.id] = waiting
-        self.messages += len(waiting.entry.messages)
-        self.size_bytes += waiting.entry.size_bytes
-
-    def remove(self, waiting: _Waiting) -> None:
-        del self.entries[waiting.id]
-        self.held.pop(waiting.id, None)
-        self.messages -= len(waiting.entry.messages)
-        self.size_bytes -= waiting.entry.size_bytes
-
-    def first(self) -> _Waiting | None:
-        return next(iter(self.entries.values()), None)
-
-    def replace(self, waiting: _Waiting, halves: Sequence[_Waiting]) -> None:
-        """Put `halves` in the place of `waiting`. What is split stands near the front."""
-        before = list(takewhile(lambda key: key != waiting.id, self.entries))
-        self.remove(waiting)
-        for half in halves:
-            self.add(half)
-        for key in reversed([*before, *(half.id for half in halves)]):
-            self.entries.move_to_end(key, last=False)
-
-    def merge(self, entries: Sequence[_Waiting]) -> None:
-        """Put entries in their places. What waited for an alias stands near the end."""
-        first_id = min((waiting.id for waiting in entries), default=math.inf)
-        behind = list(takewhile(lambda key: key > first_id, reversed(self.entries)))
-        for waiting in entries:
-            self.add(waiting)
-        for key in sorted([*behind, *(waiting.id for waiting in entries)]):
-            self.entries.move_to_end(key)
+from .line import Line, Waiting
 
 
 class MemoryOutbox:
@@ -130,10 +42,10 @@ class MemoryOutbox:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._lines = {endpoint: _Line() for endpoint in Endpoint}
-        self._aside = _Line()  # what waits for aliases, of all endpoints
+        self._lines = {endpoint: Line() for endpoint in Endpoint}
+        self._aside = Line()  # what waits for aliases, of all endpoints
         self._all_lines = (*self._lines.values(), self._aside)
-        self._by_key: dict[bytes, dict[int, _Waiting]] = {}
+        self._by_key: dict[bytes, dict[int, Waiting]] = {}
         self._aliases: dict[bytes, set[int]] = {}  # ids by user key
         self._marks: OrderedDict[bytes, float] = OrderedDict()
         self._forgotten_until = -math.inf  # of the newest mark that had to go
@@ -156,7 +68,7 @@ class MemoryOutbox:
                 elif not entry.is_identity and self._is_full_for(entry):
                     overflowed += count
                 else:
-                    self._add(_Waiting(self._next_id, entry, now))
+                    self._add(Waiting(self._next_id, entry, now))
                     self._next_id += count
                     stored += count
             self._totals["accepted", ""] += stored + stopped + overflowed
@@ -173,28 +85,13 @@ class MemoryOutbox:
         self, endpoint: Endpoint, now: float, *, max_messages: int, max_bytes: int, seconds: float
     ) -> list[Leased]:
         """Take whole entries, oldest first, for `seconds`; after that they return."""
-        leased: list[Leased] = []
         with self._lock:
             line = self._lines[endpoint]
-            for waiting in line.entries.values():
-                if waiting.is_held(now):
-                    if endpoint in KEEPS_ORDER:
-                        break
-                    continue
-                entry = waiting.entry
-                if not entry.is_repeatable and not leased:
-                    max_messages = min(max_messages, MAX_UNREPEATABLE)
-                max_messages -= len(entry.messages)
-                max_bytes -= entry.size_bytes
-                is_too_much = max_messages < 0 or max_bytes < 0
-                if leased and (is_too_much or entry.is_repeatable != leased[0].entry.is_repeatable):
-                    break
-                is_overdue = waiting.lease_seconds > 0
-                line.hold(waiting, now + seconds, seconds)
-                leased.append(
-                    Leased(waiting.id, entry, waiting.attempts, waiting.put_at, is_overdue)
-                )
-        return leased
+            ready = line.queue(now, keeps_order=endpoint in KEEPS_ORDER)
+            taken = fill((waiting.to_leased() for waiting in ready), max_messages, max_bytes)
+            for leased in taken:
+                line.hold(line.entries[leased.id], now + seconds, seconds)
+        return taken
 
     def ack(self, ids: Sequence[int]) -> int:
         """Remove delivered entries. Return how many messages that settled."""
@@ -243,8 +140,9 @@ class MemoryOutbox:
                 return False
             excess = len(self._dead) + len(refusals) - MAX_DEAD_LETTERS
             self._totals["letters_lost", ""] += max(0, excess)
-            self._dead.extend(self._make_letter(waiting.entry, item, now) for item in refusals)
             for refusal in refusals:
+                self._letters += 1
+                self._dead.append(DeadLetter.of(waiting.entry, refusal, now, self._letters))
                 self._totals["buried", refusal.reason] += 1
             self._totals["delivered", ""] += len(waiting.entry.messages) - len(refusals)
             self._remove(waiting)
@@ -282,7 +180,7 @@ class MemoryOutbox:
             }
             self._remove_letters(entries)
             for entry in entries.values():
-                self._add(_Waiting(self._next_id, entry, now))
+                self._add(Waiting(self._next_id, entry, now))
                 self._next_id += 1
             self._totals["replayed", ""] += len(entries)
         return len(entries)
@@ -355,26 +253,10 @@ class MemoryOutbox:
         self._tickets[ticket.source] = ticket.number
         return False
 
-    def _count(self, removed: Sequence[_Waiting], name: str, reason: str = "") -> int:
+    def _count(self, removed: Sequence[Waiting], name: str, reason: str = "") -> int:
         messages = sum(map(self._remove, removed))
         self._totals[name, reason] += messages
         return messages
-
-    def _make_letter(self, entry: Entry, refusal: Refusal, now: float) -> DeadLetter:
-        self._letters += 1
-        return DeadLetter(
-            entry.endpoint,
-            entry.messages[refusal.index],
-            refusal.reason,
-            refusal.reply,
-            now,
-            entry.device_key,
-            entry.user_key,
-            id=self._letters,
-            tracked_at=entry.tracked_at,
-            is_repeatable=entry.is_repeatable,
-            is_identity=entry.is_identity,
-        )
 
     def _remove_letters(self, ids: Collection[int]) -> int:
         kept = [item for item in self._dead if item.id not in ids]
@@ -413,27 +295,27 @@ class MemoryOutbox:
         settings = self._settings
         return messages > settings.outbox_max_messages or size_bytes > settings.outbox_max_bytes
 
-    def _line_of(self, waiting: _Waiting) -> _Line:
+    def _line_of(self, waiting: Waiting) -> Line:
         is_aside = waiting.id in self._aside.entries
         return self._aside if is_aside else self._lines[waiting.entry.endpoint]
 
-    def _find(self, number: int) -> _Waiting | None:
+    def _find(self, number: int) -> Waiting | None:
         for line in self._all_lines:
             if found := line.entries.get(number):
                 return found
         return None
 
-    def _find_all(self, ids: Sequence[int]) -> list[_Waiting]:
+    def _find_all(self, ids: Sequence[int]) -> list[Waiting]:
         return [found for number in ids if (found := self._find(number))]
 
-    def _add(self, waiting: _Waiting) -> None:
+    def _add(self, waiting: Waiting) -> None:
         entry = waiting.entry
         # Whatever alias waits already came before it.
         is_aside = entry.endpoint in AWAITS_ALIASES and entry.user_key in self._aliases
         (self._aside if is_aside else self._lines[entry.endpoint]).add(waiting)
         self._index(waiting)
 
-    def _remove(self, waiting: _Waiting) -> int:
+    def _remove(self, waiting: Waiting) -> int:
         self._line_of(waiting).remove(waiting)
         self._unindex(waiting)
         return len(waiting.entry.messages)
@@ -453,13 +335,13 @@ class MemoryOutbox:
         for endpoint in AWAITS_ALIASES:
             self._lines[endpoint].merge([item for item in freed if item.entry.endpoint is endpoint])
 
-    def _index(self, waiting: _Waiting) -> None:
+    def _index(self, waiting: Waiting) -> None:
         for key in waiting.keys:
             self._by_key.setdefault(key, {})[waiting.id] = waiting
         if waiting.is_alias:
             self._aliases.setdefault(waiting.entry.user_key, set()).add(waiting.id)
 
-    def _unindex(self, waiting: _Waiting) -> None:
+    def _unindex(self, waiting: Waiting) -> None:
         for key in waiting.keys:
             found = self._by_key[key]
             del found[waiting.id]

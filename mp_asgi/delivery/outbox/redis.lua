@@ -1,5 +1,5 @@
 -- One project's outbox in one hash slot: each call is one operation of the contract, whole or not
--- at all. redis.py calls it and has the layout of heads and messages, too.
+-- at all. redis.py calls it and has the layout of heads, frames.py of messages.
 --
 -- Below the tag KEYS[1], where <l> is t, i, e or g, the endpoint's first letter:
 --   <l>              the stream with an entry's messages, its ID the entry's
@@ -25,7 +25,7 @@ local KEEPS_ORDER = {t = true, e = true, g = true}
 local AWAITS_ALIASES = {i = true, e = true}
 local REPEATABLE, IDENTITY = 1, 2  -- bits of the flags
 local HEAD = '>c1BI4I4ddI2'
-local MESSAGE = '>I4I4I4'
+local MESSAGE = '<I4I4I4'  -- before each message, as frames.py has it
 local MAX_UNREPEATABLE = 50  -- messages in a lease
 local ALONE_AFTER = 3    -- leases that ran out; what may have killed its senders goes alone
 local READ_AT_ONCE = 32  -- entries; each may have 1 MB

@@ -1,25 +1,24 @@
 """Keep the outbox on a Redis server, for any number of hosts: Streams with a consumer group.
 
-What an operation does is written in `redis.lua`, which runs whole or not at all. Here is the way
-there: connections, the layout of what is kept, and errors without secrets.
+What an operation does is written in `redis.lua`, which runs whole or not at all. Here is what it is
+called with, and what its answers mean.
 """
 
 import logging
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final
 
 from mp_asgi.errors import OutboxUnavailable
-from mp_asgi.events import Endpoint, Entry, Message
+from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
 
 from .base import (
     MAX_DEAD_LETTERS,
+    MAX_STOP_MARKS,
     Backlog,
     Counts,
     DeadLetter,
@@ -30,21 +29,15 @@ from .base import (
     Refusal,
     Ticket,
 )
+from .frames import decode, encode, pack, unpack
+from .redis_server import Argument, Server
 
-if TYPE_CHECKING:
-    import redis.exceptions
-    from redis.retry import Retry
-
-TIMEOUT_SECONDS: Final = 2.0  # to connect, and for each answer
-MAX_STOP_MARKS: Final = 100_000  # a stop has already removed what waits; its mark guards latecomers
 ROUND: Final = 1000  # dead letters in one answer
 LATE_SECONDS: Final = 3600.0  # a packet that was lost is sent again for minutes, not for hours
 
 _HEAD: Final = struct.Struct(">cBIIddH")
-_MESSAGE: Final = struct.Struct(">III")
 _REPEATABLE, _IDENTITY = 1, 2
 _ENDPOINTS: Final = {endpoint.value[1].encode(): endpoint for endpoint in Endpoint}
-_SCRIPT: Final = Path(__file__).with_suffix(".lua")
 
 logger = logging.getLogger("mp_asgi.delivery")
 
@@ -92,7 +85,7 @@ class RedisOutbox:
         self._settings = settings
         self._tag = f"{{mp-asgi:{project}}}"
         self._wall = wall
-        self._server = _Server(url)
+        self._server = Server(url)
         self._began = b""  # with which id the outbox began; empty while that is not known
         self._has_seen_policy = False
 
@@ -100,7 +93,9 @@ class RedisOutbox:
         """Accept entries, each as a whole, in order."""
         ticket = ticket or Ticket("", 0)
         fixed = (now, self._wall(), *self._bounds, ticket.source, ticket.number)
-        rest = [part for entry in entries for part in (_pack_head(entry, now), _pack(entry))]
+        rest = [
+            part for entry in entries for part in (_pack_head(entry, now), pack(entry.messages))
+        ]
         *result, began = self._call("put", *fixed, rest=rest)
         self._compare(began or b"")
         return PutResult(*result)
@@ -129,7 +124,7 @@ class RedisOutbox:
         for item in hand_ins:
             doubt = item.doubt or Ticket("", 0)
             rest += (item.label, doubt.source, doubt.number)
-            rest += (_pack_head(item.entry, now), _pack(item.entry))
+            rest += (_pack_head(item.entry, now), pack(item.entry.messages))
         fixed = (now, self._wall(), self._settings.outbox_max_age, *self._bounds, ends_at)
         result = self._call("take_over", *fixed, rest=rest)
         return None if result is None else PutResult(*result)
@@ -170,9 +165,7 @@ class RedisOutbox:
 
     def bury(self, id: int, refusals: Sequence[Refusal], now: float) -> bool:  # noqa: A002
         """Turn the named messages into dead letters and remove the entry, atomically."""
-        rest = [
-            part for item in refusals for part in (item.index, item.reason, _encode(item.reply))
-        ]
+        rest = [part for item in refusals for part in (item.index, item.reason, encode(item.reply))]
         return bool(self._call("bury", id, now, MAX_DEAD_LETTERS, rest=rest))
 
     def forget(self, keys: Collection[bytes], at: float) -> int:
@@ -271,7 +264,7 @@ class RedisOutbox:
             )
         self._began = began
 
-    def _call(self, name: str, *fixed: "Argument", rest: Sequence["Argument"] = ()) -> Any:
+    def _call(self, name: str, *fixed: Argument, rest: Sequence[Argument] = ()) -> Any:
         answer = self._server.run(self._tag, (name, len(fixed), *fixed, *rest))
         if not self._has_seen_policy:
             self._has_seen_policy = True
@@ -288,105 +281,6 @@ class RedisOutbox:
                 self._server.name,
                 policy,
             )
-
-
-Argument = str | bytes | int | float
-
-
-class _Server:
-    """The way to a server, or to a cluster. Says what fails without saying a secret.
-
-    Attributes:
-        name: Of the server, for messages.
-    """
-
-    def __init__(self, url: str) -> None:
-        try:
-            import redis.exceptions  # noqa: PLC0415  # an extra
-
-            from .connections import bound_pool  # noqa: PLC0415
-        except ImportError as error:
-            text = 'The outbox on Redis needs a package: pip install "mp-asgi[redis]"'
-            raise OutboxUnavailable(text) from error
-        self._redis = redis
-        self._url = url
-        parts = urlsplit(url)
-        self.name = f"Redis at {parts.hostname}:{parts.port or 6379}"
-        self._script = _SCRIPT.read_text()
-        self._pool_class = bound_pool(TIMEOUT_SECONDS)
-        try:
-            self._node = self._connect_to_node()
-        except Exception as error:  # its text may quote the URL
-            reason = f" {error}" if isinstance(error, TypeError) else ""  # names an option
-            raise OutboxUnavailable(f"The URL of {self.name} cannot be used.{reason}") from error
-        self._client: redis.Redis | redis.RedisCluster = self._node
-        self._sha = self._node.register_script(self._script).sha
-
-    def run(self, tag: str, arguments: Sequence[Argument]) -> Any:
-        """Call the script.
-
-        Raises:
-            OutboxUnavailable: No answer came, or a refusal.
-        """
-        try:
-            return self._evaluate(tag, arguments)
-        except self._redis.exceptions.MovedError:
-            return self._run_on_cluster(tag, arguments)
-        # A name that is none is a UnicodeError, a cluster that is gone an error of its own kind.
-        except Exception as error:  # noqa: BLE001  # the caller keeps its events elsewhere
-            self._leave_cluster()
-            raise self._unavailable(error) from None
-
-    def close(self) -> None:
-        """Let go of the connections; a later call opens them again."""
-        self._leave_cluster()
-        self._node.connection_pool.disconnect()
-
-    def _evaluate(self, tag: str, arguments: Sequence[Argument]) -> Any:
-        try:
-            return self._client.evalsha(self._sha, 1, tag, *arguments)
-        except self._redis.exceptions.NoScriptError:  # nothing was done
-            return self._client.eval(self._script, 1, tag, *arguments)
-
-    def _run_on_cluster(self, tag: str, arguments: Sequence[Argument]) -> Any:
-        self._leave_cluster()
-        try:
-            self._client = self._connect_to_cluster()
-            return self._evaluate(tag, arguments)
-        except Exception as error:  # noqa: BLE001  # the caller keeps its events elsewhere
-            self._leave_cluster()
-            raise self._unavailable(error) from None
-
-    def _leave_cluster(self) -> None:
-        """Begin with the node of the URL again: what is known of the others may be over."""
-        client, self._client = self._client, self._node
-        if client is not self._node:
-            with suppress(Exception):  # foreign; it is not used any more
-                client.close()
-
-    def _connect_to_node(self) -> "redis.Redis":
-        # What a retry repeats may have been done: only who holds a ticket may repeat.
-        pool = self._pool_class.from_url(self._url, retry=self._never())
-        pool.connection_class(**pool.connection_kwargs)  # refuses what is no option
-        return self._redis.Redis(connection_pool=pool)
-
-    def _connect_to_cluster(self) -> "redis.RedisCluster":
-        return self._redis.RedisCluster.from_url(
-            self._url, retry=self._never(), connection_pool_class=self._pool_class
-        )
-
-    def _never(self) -> "Retry":
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-        from redis.retry import Retry  # noqa: PLC0415
-
-        return Retry(NoBackoff(), 0)
-
-    def _unavailable(self, error: Exception) -> OutboxUnavailable:
-        text = str(error)
-        password = urlsplit(self._url).password or ""
-        for secret in filter(None, (unquote(password), password, self._url)):
-            text = text.replace(secret, "…")
-        return OutboxUnavailable(f"{self.name}: {type(error).__name__}: {text[:200]}")
 
 
 def _line(endpoint: Endpoint) -> str:
@@ -410,23 +304,13 @@ def _pack_head(entry: Entry, put_at: float) -> bytes:
     )
 
 
-def _pack(entry: Entry) -> bytes:
-    return b"".join(part for message in entry.messages for part in _pack_message(message))
-
-
-def _pack_message(message: Message) -> tuple[bytes, ...]:
-    texts = (message.name, message.insert_id)
-    parts = (*map(_encode, texts), message.body)
-    return (_MESSAGE.pack(*map(len, parts)), *parts)
-
-
 def _unpack(head: bytes, payload: bytes) -> tuple[Entry, float]:
     """Answer an entry and when it was put."""
     line, flags, _, _, tracked_at, put_at, length = _HEAD.unpack_from(head)
     keys = head[_HEAD.size :]
     entry = Entry(
         endpoint=_ENDPOINTS[line],
-        messages=tuple(_unpack_messages(payload)),
+        messages=unpack(payload),
         device_key=keys[:length],
         user_key=keys[length:],
         tracked_at=tracked_at,
@@ -434,27 +318,6 @@ def _unpack(head: bytes, payload: bytes) -> tuple[Entry, float]:
         is_identity=bool(flags & _IDENTITY),
     )
     return entry, put_at
-
-
-def _unpack_messages(payload: bytes) -> Iterator[Message]:
-    start = 0
-    while start < len(payload):
-        lengths = _MESSAGE.unpack_from(payload, start)
-        parts = []
-        start += _MESSAGE.size
-        for length in lengths:
-            parts.append(payload[start : start + length])
-            start += length
-        name, insert_id, body = parts
-        yield Message(_decode(name), body, _decode(insert_id))
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _decode(text: bytes) -> str:
-    return text.decode("utf-8", "surrogatepass")
 
 
 def _read_leased(id: int, head: bytes, payload: bytes, attempts: int, overdue: int) -> Leased:  # noqa: A002
@@ -465,19 +328,8 @@ def _read_leased(id: int, head: bytes, payload: bytes, attempts: int, overdue: i
 def _read_letter(stream_id: bytes, values: Sequence[bytes]) -> DeadLetter:
     fields = dict(zip(values[::2], values[1::2], strict=True))
     entry, _ = _unpack(fields[b"head"], fields[b"message"])
-    return DeadLetter(
-        endpoint=entry.endpoint,
-        message=entry.messages[0],
-        reason=fields[b"reason"].decode(),
-        reply=_decode(fields[b"reply"]),
-        buried_at=float(fields[b"at"]),
-        device_key=entry.device_key,
-        user_key=entry.user_key,
-        id=int(stream_id.partition(b"-")[0]),
-        tracked_at=entry.tracked_at,
-        is_repeatable=entry.is_repeatable,
-        is_identity=entry.is_identity,
-    )
+    refusal = Refusal(0, fields[b"reason"].decode(), decode(fields[b"reply"]))
+    return DeadLetter.of(entry, refusal, float(fields[b"at"]), int(stream_id.partition(b"-")[0]))
 
 
 def _read_counter(name: bytes) -> tuple[str, str]:

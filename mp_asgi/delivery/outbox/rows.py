@@ -1,29 +1,27 @@
-"""Read and change the tables of an outbox's file, within one transaction.
+"""Read and change what waits in an outbox's file, and what was counted, within one transaction.
 
-How a row looks is decided here; what is put, taken and counted when is the outbox's matter.
+What is put, taken and counted when is the outbox's matter.
 """
 
 import json
 import sqlite3
-import struct
 from collections import Counter
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Final
 
 from mp_asgi.events import Endpoint, Entry
 
-from .base import AWAITS_ALIASES, KEEPS_ORDER, Backlog, DeadLetter, Leased, Refusal, Ticket
-from .database import Damaged
-from .frames import decode, encode, pack, unpack
+from .base import AWAITS_ALIASES, KEEPS_ORDER, Backlog, Leased, Ticket
+from .columns import ENTRY_COLUMNS, NUMBERS, describe, read_entry
+from .frames import pack
+from .letters import Letters
+from .marks import Marks
+from .quarantine import Damaged
 
-_ENDPOINTS: Final = tuple(Endpoint)
-_NUMBERS: Final = {endpoint: number for number, endpoint in enumerate(_ENDPOINTS)}
-_ASIDE: Final = len(_ENDPOINTS)  # the line of what waits for aliases, of all endpoints
-_ALIASES: Final = _NUMBERS[Endpoint.ALIASES]
+_ASIDE: Final = len(NUMBERS)  # the line of what waits for aliases, of all endpoints
+_ALIASES: Final = NUMBERS[Endpoint.ALIASES]
 
 # Statements are put together from constants only.
 _IDS: Final = "id IN (SELECT value FROM json_each(?))"
@@ -32,7 +30,7 @@ _USER: Final = "user_key = :key AND user_key <> x''"  # both, or the partial ind
 _HELD: Final = (
     "(held_until > :now AND (lease_seconds = 0 OR held_until <= :now + 2 * lease_seconds))"
 )
-_ENTRY: Final = "endpoint, messages, device_key, user_key, tracked_at, is_repeatable, is_identity"
+_ENTRY: Final = f"SELECT {ENTRY_COLUMNS} FROM entries WHERE id = ?"  # noqa: S608
 _INSERT: Final = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FIND: Final = f"SELECT id, line, count, size_bytes, user_key FROM entries WHERE {_IDS}"  # noqa: S608
 _IN_LINE: Final = f"""
@@ -40,7 +38,7 @@ _IN_LINE: Final = f"""
     WHERE line = :line AND NOT (:skips AND coalesce({_HELD}, 0)) ORDER BY id
 """
 _QUEUE: Final = f"""
-    SELECT {_ENTRY}, id, put_at, coalesce(attempts, 0), coalesce(lease_seconds, 0) > 0,
+    SELECT {ENTRY_COLUMNS}, id, put_at, coalesce(attempts, 0), coalesce(lease_seconds, 0) > 0,
         coalesce({_HELD}, 0) {_IN_LINE}
 """
 _FIRST: Final = f"SELECT put_at, coalesce({_HELD}, 0) {_IN_LINE} LIMIT 1"
@@ -67,35 +65,6 @@ _GIVE_BACK: Final = f"""
     ON CONFLICT (id) DO UPDATE SET
         held_until = excluded.held_until, lease_seconds = 0, attempts = attempts + 1
 """  # noqa: S608
-_LETTER: Final = """
-    SELECT endpoint, message, device_key, user_key, tracked_at, is_repeatable, is_identity,
-        id, reason, reply, buried_at
-    FROM letters
-"""
-_MARK: Final = """
-    INSERT OR REPLACE INTO marks (key, at)
-    VALUES (:key, max(:at, coalesce((SELECT at FROM marks WHERE key = :key), :at)))
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """The stop marks that may concern some entries.
-
-    Attributes:
-        forgotten_until: Of the newest mark that had to go: nobody knows any more whom it stopped.
-        times: Of the others, by key.
-    """
-
-    forgotten_until: float
-    times: Mapping[bytes, float]
-
-    def stop(self, entry: Entry) -> bool:
-        """Answer whether the entry may not wait."""
-        at, times = entry.tracked_at, self.times
-        return at <= self.forgotten_until or any(
-            at <= times[key] for key in (entry.device_key, entry.user_key) if key in times
-        )
 
 
 class Rows:
@@ -108,6 +77,8 @@ class Rows:
         messages: How many wait.
         size_bytes: Bytes that they take.
         next_id: Of the next entry.
+        marks: Whom stop marks stop.
+        letters: The dead letters.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -124,8 +95,9 @@ class Rows:
         self._added: list[tuple[Any, ...]] = []
         self._has_alias: dict[bytes, bool] = {}
         self._totals: Counter[tuple[str, str]] = Counter()
-        state = self._one("SELECT next_id, forgotten_until FROM state")
-        self.next_id, self._forgotten_until = state
+        self.next_id, forgotten_until = self._one("SELECT next_id, forgotten_until FROM state")
+        self.marks = Marks(connection, forgotten_until)
+        self.letters = Letters(connection)
 
     def settle(self) -> None:
         """Write what was added, and how the sums and totals changed."""
@@ -166,7 +138,7 @@ class Rows:
     def add(self, entry: Entry, now: float) -> None:
         """Put an entry in its place; whatever alias waits already came before it."""
         endpoint, user_key = entry.endpoint, entry.user_key
-        line = number = _NUMBERS[endpoint]
+        line = number = NUMBERS[endpoint]
         if endpoint in AWAITS_ALIASES and user_key and self._waits_alias(user_key):
             line = _ASIDE
         elif number == _ALIASES:
@@ -180,7 +152,7 @@ class Rows:
                 count,
                 size_bytes,
                 now,
-                *_describe(entry),
+                *describe(entry),
                 pack(entry.messages),
             )
         )
@@ -204,8 +176,8 @@ class Rows:
 
     def find(self, number: int) -> Entry | None:
         """Answer an entry."""
-        row = self._execute(f"SELECT {_ENTRY} FROM entries WHERE id = ?", (number,)).fetchone()  # noqa: S608
-        return None if row is None else _read_entry(row)
+        row = self._execute(_ENTRY, (number,)).fetchone()
+        return None if row is None else read_entry(row)
 
     def split(self, number: int, entry: Entry) -> None:
         """Put two entries in the place of one, both ready. The sums stay as they are."""
@@ -230,7 +202,7 @@ class Rows:
 
     def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
         """Answer what a lease could take."""
-        line = _NUMBERS[endpoint]
+        line = NUMBERS[endpoint]
         bounds = {"line": line, "now": now, "skips": endpoint not in KEEPS_ORDER}
         row = self._execute(_FIRST, bounds).fetchone()
         if row is None or row[1]:
@@ -241,12 +213,12 @@ class Rows:
 
     def queue(self, endpoint: Endpoint, now: float) -> Generator[Leased]:
         """Answer what a lease could take, oldest first."""
-        bounds = {"line": _NUMBERS[endpoint], "now": now, "skips": endpoint not in KEEPS_ORDER}
+        bounds = {"line": NUMBERS[endpoint], "now": now, "skips": endpoint not in KEEPS_ORDER}
         with closing(self._execute(_QUEUE, bounds)) as found:
             for *entry, number, put_at, attempts, is_overdue, is_held in found:
                 if is_held:
                     return
-                yield Leased(number, _read_entry(entry), attempts, put_at, bool(is_overdue))
+                yield Leased(number, read_entry(entry), attempts, put_at, bool(is_overdue))
 
     def hold(self, ids: Collection[int], until: float, seconds: float) -> None:
         """Lease entries."""
@@ -280,60 +252,6 @@ class Rows:
         """Answer the entries under a key that were tracked at or before that time."""
         return [number for (number,) in self._execute(_OF_KEY, {"key": key, "at": at})]
 
-    def marks_of(self, entries: Iterable[Entry]) -> Marks:
-        """Answer the stop marks that may concern the entries."""
-        times: dict[bytes, float] = {}
-        if self._execute("SELECT 1 FROM marks LIMIT 1").fetchone():
-            for key in {key for entry in entries for key in (entry.device_key, entry.user_key)}:
-                times.update(self._execute("SELECT key, at FROM marks WHERE key = ?", (key,)))
-        return Marks(self._forgotten_until, times)
-
-    def mark(self, key: bytes, at: float) -> None:
-        """Leave a stop mark; the newest time of a key holds."""
-        self._execute(_MARK, {"key": key, "at": at})
-
-    def bound_marks(self, most: int) -> None:
-        """Give up the oldest marks beyond `most`, and stop all that they might have stopped."""
-        first, last = self._one("SELECT min(number), max(number) FROM marks")
-        if first is None or last - first < most:  # the count takes time, and is not above this
-            return
-        (count,) = self._one("SELECT count(*) FROM marks")
-        oldest = self._execute(
-            "SELECT number, at FROM marks ORDER BY number LIMIT ?", (max(0, count - most),)
-        ).fetchall()
-        if oldest:
-            self._execute("DELETE FROM marks WHERE number <= ?", (oldest[-1][0],))
-            self.forget_until(max(at for _, at in oldest))
-
-    def copy_marks(self, path: Path) -> None:
-        """Take over the stop marks of another file.
-
-        Raises:
-            sqlite3.Error: They cannot be read.
-        """
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as other:
-            forgotten_until, marks = (
-                other.execute("SELECT forgotten_until FROM state").fetchall(),
-                other.execute("SELECT key, at FROM marks ORDER BY number").fetchall(),
-            )
-        self._connection.executemany("INSERT INTO marks (key, at) VALUES (?, ?)", marks)
-        for (at,) in forgotten_until:
-            self.forget_until(at)
-
-    def prune_marks(self, oldest_kept: float) -> None:
-        """Delete stop marks of before that time."""
-        self._execute("DELETE FROM marks WHERE at < ?", (oldest_kept,))
-
-    def forget_until(self, at: float) -> None:
-        """Stop whatever was tracked at or before that time."""
-        self._execute("UPDATE state SET forgotten_until = max(forgotten_until, ?)", (at,))
-
-    def correct_clock(self, now: float) -> None:
-        """Stop nothing of what is tracked from now on: a clock that was ahead may have said so."""
-        if self._forgotten_until > now:
-            self._forgotten_until = now
-            self._execute("UPDATE state SET forgotten_until = ?", (now,))
-
     def take_ticket(self, ticket: Ticket, now: float) -> bool:
         """Answer whether a ticket is new, and remember it."""
         row = self._execute(
@@ -349,58 +267,6 @@ class Rows:
     def prune_tickets(self, oldest_kept: float) -> None:
         """Delete the tickets of sources that nothing came from since that time."""
         self._execute("DELETE FROM tickets WHERE seen_at < ?", (oldest_kept,))
-
-    def bury(self, entry: Entry, refusals: Sequence[Refusal], now: float, most: int) -> None:
-        """Add dead letters, and give up the oldest beyond `most`."""
-        self._connection.executemany(
-            "INSERT INTO letters VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    _NUMBERS[entry.endpoint],
-                    refusal.reason,
-                    encode(refusal.reply),
-                    now,
-                    *_describe(entry),
-                    pack([entry.messages[refusal.index]]),
-                )
-                for refusal in refusals
-            ],
-        )
-        if (excess := self.dead() - most) > 0:
-            self._execute(
-                "DELETE FROM letters WHERE id IN (SELECT id FROM letters ORDER BY id LIMIT ?)",
-                (excess,),
-            )
-            self.count("letters_lost", excess)
-
-    def dead(self) -> int:
-        """Answer how many dead letters there are."""
-        return int(self._one("SELECT count(*) FROM letters")[0])
-
-    def letters(self, after: int, limit: int) -> tuple[DeadLetter, ...]:
-        """Answer dead letters with a greater id than `after`, oldest first."""
-        found = self._execute(f"{_LETTER} WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
-        return tuple(map(_read_letter, found))
-
-    def find_letters(self, ids: Iterable[int]) -> list[DeadLetter]:
-        """Answer those of the dead letters that are there, oldest first."""
-        found = self._execute(f"{_LETTER} WHERE {_IDS} ORDER BY id", (json.dumps(list(ids)),))
-        return list(map(_read_letter, found))
-
-    def remove_letters(self, ids: Iterable[int]) -> int:
-        """Delete dead letters. Answer how many there were."""
-        wanted = json.dumps(list(ids))
-        return self._execute(f"DELETE FROM letters WHERE {_IDS}", (wanted,)).rowcount  # noqa: S608
-
-    def remove_letters_of(self, key: bytes) -> None:
-        """Delete the dead letters under a key."""
-        self._execute(
-            "DELETE FROM letters WHERE device_key = :key OR user_key = :key", {"key": key}
-        )
-
-    def remove_letters_of_before(self, oldest_kept: float) -> None:
-        """Delete the dead letters that were buried before that time."""
-        self._execute("DELETE FROM letters WHERE buried_at < ?", (oldest_kept,))
 
     def _one(self, statement: str, values: Any = ()) -> tuple[Any, ...]:
         row: tuple[Any, ...] | None = self._execute(statement, values).fetchone()
@@ -432,47 +298,3 @@ class Rows:
         for _, line, count, size_bytes in freed:
             self._shift(_ASIDE, -count, -size_bytes)
             self._shift(line, count, size_bytes)
-
-
-def _describe(entry: Entry) -> tuple[float, bool, bool, bytes, bytes]:
-    return (
-        entry.tracked_at,
-        entry.is_repeatable,
-        entry.is_identity,
-        entry.device_key,
-        entry.user_key,
-    )
-
-
-def _read_entry(row: Sequence[Any]) -> Entry:
-    endpoint, messages, device_key, user_key, tracked_at, is_repeatable, is_identity = row
-    try:
-        return Entry(
-            _ENDPOINTS[endpoint],
-            unpack(messages),
-            device_key,
-            user_key,
-            tracked_at,
-            bool(is_repeatable),
-            bool(is_identity),
-        )
-    except (struct.error, TypeError, ValueError, IndexError) as error:
-        raise Damaged(f"an entry cannot be read: {error}") from error
-
-
-def _read_letter(row: Sequence[Any]) -> DeadLetter:
-    *fields, number, reason, reply, buried_at = row
-    entry = _read_entry(fields)
-    return DeadLetter(
-        entry.endpoint,
-        entry.messages[0],
-        reason,
-        decode(reply),
-        buried_at,
-        entry.device_key,
-        entry.user_key,
-        id=number,
-        tracked_at=entry.tracked_at,
-        is_repeatable=entry.is_repeatable,
-        is_identity=entry.is_identity,
-    )

@@ -4,7 +4,6 @@ What a web process uses: it hands in and sends nothing. Once something is in the
 goes there until all of it was handed over, so that order stays.
 """
 
-import json
 import logging
 import math
 import random as random_module
@@ -15,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 from mp_asgi.delivery.lanes import Circuit, remaining
 from mp_asgi.errors import OutboxUnavailable
-from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Entry, Message
+from mp_asgi.events import MAX_BATCH_BYTES, Endpoint, Entry
 
 from .base import (
     MAX_DEAD_LETTERS,
@@ -34,6 +34,7 @@ from .base import (
     Refusal,
     Ticket,
 )
+from .labels import Kind, Label, OwedStop, owe_counts, owe_stop, read_counts, read_stop
 from .redis import HandIn, RedisOutbox
 from .standby import Standby
 
@@ -44,7 +45,6 @@ OWED_SECONDS: Final = 1.0  # between two tries while a stop is owed: meanwhile a
 PUT_ENTRIES: Final = 500  # in one call; a few milliseconds of the server
 
 _HANDED_OVER: Final = "handed_over"
-_DOUBTFUL, _SURE, _STOP, _ERASURE, _TALLY = "doubtful", "sure", "stop", "erasure", "tally"
 
 _MEANWHILE: Final = (
     "Events wait in the spool of this host and are handed over when it answers again."
@@ -154,11 +154,11 @@ class Spooled:
 
     def forget(self, keys: Collection[bytes], at: float) -> int:
         """Remove what was tracked at or before `at` under any key, and leave stop marks."""
-        return self._stop(_STOP, keys, at)
+        return self._stop(OwedStop(Kind.STOP, tuple(keys), at))
 
     def erase(self, keys: Collection[bytes], at: float) -> int:
         """Forget as `forget` does, and remove the dead letters under the keys, too."""
-        return self._stop(_ERASURE, keys, at)
+        return self._stop(OwedStop(Kind.ERASURE, tuple(keys), at))
 
     def horizon(self) -> Horizon:
         """Answer this moment of the spool: what the shared outbox has is handed in."""
@@ -179,17 +179,11 @@ class Spooled:
         except OutboxUnavailable:
             if self._seen is None:
                 raise
-        kept, held = self._seen, self._spool.stats()
-        oldest = (kept.oldest_put_at, held.oldest_put_at)
-        return OutboxStats(
-            depth=kept.depth + held.depth,
-            size_bytes=kept.size_bytes + held.size_bytes,
-            oldest_put_at=min((at for at in oldest if at is not None), default=None),
-            dead=kept.dead + held.dead,
-            behind_aliases=kept.behind_aliases + held.behind_aliases,
-            leased=kept.leased + held.leased,
-            totals=_add(kept.totals, held.totals),
-        )
+        both = self._seen + self._spool.stats()
+        # What was handed over counts in the primary since.
+        totals = Counter(both.totals)
+        totals["accepted", ""] -= totals.pop(("dropped", _HANDED_OVER), 0)
+        return replace(both, totals={key: number for key, number in totals.items() if number})
 
     def tally(self, counts: Counts) -> None:
         """Add what a process counted besides to the totals, of the spool if need be."""
@@ -202,8 +196,8 @@ class Spooled:
             try:
                 self._ask(lambda primary: primary.tally(counts, ticket))
             except OutboxUnavailable:
-                owed = [(*name, number) for name, number in counts.items()]
-                self._owe(_TALLY, owed)
+                now = self._clock()
+                self._keep(Kind.TALLY, [owe_counts(counts, self._source, now)], now)
 
     def expire(self, now: float) -> int:
         """Give up what is older than `outbox_max_age`, in the shared outbox if it answers."""
@@ -266,42 +260,35 @@ class Spooled:
     def _put(self, entries: Sequence[Entry], now: float) -> PutResult:
         self._number += 1
         if self._spool.stats().depth:
-            return self._keep(_SURE, entries, now)
+            return self._keep(Kind.SURE, entries, now)
         ticket = Ticket(self._source, self._number)
         try:
             return self._ask(lambda primary: primary.put(entries, now, ticket))
         except OutboxUnavailable:
-            return self._keep(_DOUBTFUL, entries, now)
+            return self._keep(Kind.DOUBTFUL, entries, now)
 
-    def _keep(self, kind: str, entries: Sequence[Entry], now: float) -> PutResult:
-        labelled = [self._label(kind, index, entry) for index, entry in enumerate(entries)]
+    def _keep(self, kind: Kind, entries: Sequence[Entry], now: float) -> PutResult:
+        labelled = [
+            Label(kind, self._source, self._number, index).put_on(entry)
+            for index, entry in enumerate(entries)
+        ]
         result = self._spool.put(labelled, now)
         self.is_durable = self._spool.is_durable
-        if kind != _SURE:
+        if kind is not Kind.SURE:
             # Numbers of a source tell what was done only if none comes after the doubtful one.
             self._source = secrets.token_hex(8)
         return result
 
-    def _label(self, kind: str, index: int, entry: Entry) -> Entry:
-        """Write into an entry's first name how the entry was put: the spool keeps it for us."""
-        first = entry.messages[0]
-        name = f"{kind}.{self._source}.{self._number}.{index}.{first.name}"
-        return replace(entry, messages=(replace(first, name=name), *entry.messages[1:]))
-
-    def _stop(self, kind: str, keys: Collection[bytes], at: float) -> int:
-        stopped = tuple(keys)
+    def _stop(self, stop: OwedStop) -> int:
         with self._lock:
-            removed = _stop(self._spool, kind, stopped, at)
+            removed = stop.apply(self._spool)
             try:
-                removed += self._insist(lambda primary: _stop(primary, kind, stopped, at))
+                removed += self._insist(stop.apply)
             except OutboxUnavailable:
                 self._number += 1
-                self._owe(kind, {"keys": [key.hex() for key in stopped], "at": at})
+                now = self._clock()
+                self._keep(stop.kind, [owe_stop(stop, self._source, now)], now)
         return removed
-
-    def _owe(self, kind: str, what: Any) -> None:
-        now = self._clock()
-        self._keep(kind, [_make_owed(self._source, what, now)], now)
 
     def _pause(self, now: float) -> float:
         """Answer for how long nothing is handed over."""
@@ -331,18 +318,14 @@ class Spooled:
         """Hand over what was taken, stops first. Return its labels; None if it came too late."""
         hand_ins: list[HandIn] = []
         for item in taken:
-            kind, source, number, index, name = item.entry.messages[0].name.split(".", 4)
-            owed = item.entry.messages[0].body
-            if kind in {_STOP, _ERASURE}:
-                self._ask(_read_stop(kind, owed))
-                continue
-            if kind == _TALLY:
-                self._ask(_read_tally(Ticket(source, int(number)), owed))
-                continue
-            messages = (replace(item.entry.messages[0], name=name), *item.entry.messages[1:])
-            entry = replace(item.entry, messages=messages)
-            doubt = Ticket(source, int(number)) if kind == _DOUBTFUL else None
-            hand_ins.append(HandIn(f"{source}.{number}.{index}", entry, doubt))
+            label, entry = Label.take_off(item.entry)
+            if label.kind in {Kind.STOP, Kind.ERASURE}:
+                self._ask(read_stop(label.kind, entry).apply)
+            elif label.kind is Kind.TALLY:
+                self._ask(partial(_tally, read_counts(entry), label.ticket))
+            else:
+                doubt = label.ticket if label.kind is Kind.DOUBTFUL else None
+                hand_ins.append(HandIn(label.name, entry, doubt))
         result = self._ask(lambda primary: primary.take_over(hand_ins, now, ends_at))
         return None if result is None else [item.label for item in hand_ins]
 
@@ -384,32 +367,8 @@ class Spooled:
         self._spool.tally({("outbox_failed", ""): 1})
 
 
-def _stop(outbox: Outbox, kind: str, keys: Collection[bytes], at: float) -> int:
-    return outbox.erase(keys, at) if kind == _ERASURE else outbox.forget(keys, at)
-
-
-def _make_owed(source: str, what: Any, now: float) -> Entry:
-    """Answer an entry that no stop removes and that stays when the spool is full."""
-    # Aliases are handed over first; it is nobody's, so that it holds nobody back.
-    return Entry(
-        endpoint=Endpoint.ALIASES,
-        messages=(Message("", json.dumps(what).encode()),),
-        device_key=f"owed by {source}".encode(),
-        user_key=b"",
-        tracked_at=now,
-        is_identity=True,
-    )
-
-
-def _read_stop(kind: str, body: bytes) -> Callable[[Outbox], int]:
-    owed = json.loads(body)
-    keys = [bytes.fromhex(key) for key in owed["keys"]]
-    return lambda outbox: _stop(outbox, kind, keys, owed["at"])
-
-
-def _read_tally(ticket: Ticket, body: bytes) -> Callable[[RedisOutbox], None]:
-    counts = {(name, reason): number for name, reason, number in json.loads(body)}
-    return lambda outbox: outbox.tally(counts, ticket)
+def _tally(counts: Counts, ticket: Ticket, primary: RedisOutbox) -> None:
+    primary.tally(counts, ticket)
 
 
 def _sum(results: Iterable[PutResult]) -> PutResult:
@@ -421,11 +380,3 @@ def _sum(results: Iterable[PutResult]) -> PutResult:
             total.overflowed + item.overflowed,
         )
     return total
-
-
-def _add(kept: Counts, held: Counts) -> Counts:
-    """Add totals, without what counts in the primary since it was handed over."""
-    totals = Counter(kept)
-    totals.update(held)
-    totals["accepted", ""] -= totals.pop(("dropped", _HANDED_OVER), 0)
-    return {key: number for key, number in totals.items() if number}

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,7 +15,7 @@ from mp_asgi.settings import Settings
 
 from .base import (
     MAX_DEAD_LETTERS,
-    MAX_UNREPEATABLE,
+    MAX_STOP_MARKS,
     Backlog,
     Counts,
     DeadLetter,
@@ -24,9 +25,9 @@ from .base import (
     PutResult,
     Refusal,
     Ticket,
+    fill,
 )
 from .database import Database
-from .memory import MAX_STOP_MARKS
 from .rows import Rows
 
 CLEAR_SECONDS: Final = 1.0  # of waiting for readers; the app's own take milliseconds
@@ -79,7 +80,7 @@ class SQLiteOutbox:
         def take(rows: Rows) -> list[Leased]:
             queue = rows.queue(endpoint, now)
             with contextlib.closing(queue):
-                taken = _fill(queue, max_messages, max_bytes)
+                taken = fill(queue, max_messages, max_bytes)
             rows.hold([leased.id for leased in taken], now + seconds, seconds)
             return taken
 
@@ -114,7 +115,7 @@ class SQLiteOutbox:
             entry = rows.find(id)
             if entry is None:
                 return False
-            rows.bury(entry, refusals, now, MAX_DEAD_LETTERS)
+            rows.count("letters_lost", rows.letters.add(entry, refusals, now, MAX_DEAD_LETTERS))
             for refusal in refusals:
                 rows.count("buried", 1, refusal.reason)
             rows.count("delivered", rows.remove([id]) - len(refusals))
@@ -131,7 +132,7 @@ class SQLiteOutbox:
 
         def erase(rows: Rows) -> int:
             for key in filter(None, keys):
-                rows.remove_letters_of(key)
+                rows.letters.remove_of(key)
             return _forget(rows, keys, at, "erased")
 
         removed = self._change(erase)
@@ -140,40 +141,40 @@ class SQLiteOutbox:
 
     def dead(self, after: int = 0, limit: int = MAX_DEAD_LETTERS) -> Sequence[DeadLetter]:
         """Answer dead letters with a greater id than `after`, oldest first, at most `limit`."""
-        return self._look(lambda rows: rows.letters(after, limit))
+        return self._look(lambda rows: rows.letters.after(after, limit))
 
     def replay(self, ids: Collection[int], now: float) -> int:
         """Put dead letters back at the end, to be sent again."""
 
         def replay(rows: Rows) -> int:
-            entries = {letter.id: letter.to_entry() for letter in rows.find_letters(ids)}
-            marks = rows.marks_of(entries.values())
-            free = {number: entry for number, entry in entries.items() if not marks.stop(entry)}
+            entries = {letter.id: letter.to_entry() for letter in rows.letters.find(ids)}
+            stops = rows.marks.of(entries.values())
+            free = {number: entry for number, entry in entries.items() if not stops.stop(entry)}
             for entry in free.values():
                 rows.add(entry, now)
-            rows.remove_letters(free)
+            rows.letters.remove(free)
             return rows.count("replayed", len(free))
 
         return self._change(replay)
 
     def purge(self, ids: Collection[int]) -> int:
         """Delete dead letters. Return how many."""
-        return self._change(lambda rows: rows.remove_letters(ids))
+        return self._change(lambda rows: rows.letters.remove(ids))
 
     def expire(self, now: float) -> int:
         """Give up what is older than `outbox_max_age`; dead letters of that age are deleted."""
         oldest_kept = now - self._settings.outbox_max_age
 
         def expire(rows: Rows) -> int:
-            rows.remove_letters_of_before(oldest_kept)
+            rows.letters.remove_before(oldest_kept)
             # Behind the letters: no mark goes before a letter that it holds back.
-            rows.prune_marks(oldest_kept)
+            rows.marks.prune(oldest_kept)
             rows.prune_tickets(oldest_kept)
             removed = rows.remove(rows.put_before(oldest_kept, now))
             return rows.count("dropped", removed, "too_old")
 
         removed = self._change(expire)
-        self._database.expire_asides(oldest_kept)
+        self._database.quarantine.expire(oldest_kept)
         # Give room back: pages that are free stay in the file otherwise.
         self._database.tidy("PRAGMA incremental_vacuum")
         # What was deleted since, by whomever and for whatever reason, is in the log until now.
@@ -200,7 +201,7 @@ class SQLiteOutbox:
 
     def stats(self) -> OutboxStats:
         """Answer how full the outbox is."""
-        return self._look(_describe)
+        return replace(self._look(_describe), log_bytes=self._database.log_bytes())
 
     def close(self) -> None:
         """Let go of the file; a later call opens it again."""
@@ -224,11 +225,11 @@ class SQLiteOutbox:
         if ticket is not None and not rows.take_ticket(ticket, now):
             return PutResult(0, 0, 0)
         stored = stopped = overflowed = 0
-        rows.correct_clock(now)
-        marks = rows.marks_of(entries)
+        rows.marks.correct_clock(now)
+        stops = rows.marks.of(entries)
         for entry in entries:
             count = len(entry.messages)
-            if marks.stop(entry):
+            if stops.stop(entry):
                 stopped += count
             elif not entry.is_identity and self._is_full_for(rows, entry):
                 overflowed += count
@@ -256,7 +257,7 @@ class SQLiteOutbox:
                 self._path,
             )
         with contextlib.suppress(OSError):
-            for aside in self._database.asides():
+            for aside in self._database.quarantine.asides():
                 logger.warning(
                     "What was erased may still be in %s, which was damaged and set aside. Delete "
                     "it, or wait: it is deleted when it is older than MP_ASGI_OUTBOX_MAX_AGE.",
@@ -267,27 +268,11 @@ class SQLiteOutbox:
         """Begin a new file: a damaged one may have known whom to stop."""
         rows = Rows(connection)
         try:
-            rows.copy_marks(damaged)
+            rows.marks.copy(damaged)
         except sqlite3.Error:
-            rows.forget_until(self._clock())
+            rows.marks.forget_until(self._clock())
         rows.count("quarantined", 1)
         rows.settle()
-
-
-def _fill(queue: Iterable[Leased], max_messages: int, max_bytes: int) -> list[Leased]:
-    """Take from a queue what one lease may hold."""
-    taken: list[Leased] = []
-    for leased in queue:
-        entry = leased.entry
-        if not entry.is_repeatable and not taken:
-            max_messages = min(max_messages, MAX_UNREPEATABLE)
-        max_messages -= len(entry.messages)
-        max_bytes -= entry.size_bytes
-        is_too_much = max_messages < 0 or max_bytes < 0
-        if taken and (is_too_much or entry.is_repeatable != taken[0].entry.is_repeatable):
-            break
-        taken.append(leased)
-    return taken
 
 
 def _forget(rows: Rows, keys: Collection[bytes], at: float, reason: str) -> int:
@@ -295,8 +280,8 @@ def _forget(rows: Rows, keys: Collection[bytes], at: float, reason: str) -> int:
     # An empty key is everybody without a user ID.
     for key in filter(None, keys):
         removed += rows.remove(rows.of_key(key, at))
-        rows.mark(key, at)
-    rows.bound_marks(MAX_STOP_MARKS)
+        rows.marks.add(key, at)
+    rows.marks.bound(MAX_STOP_MARKS)
     return rows.count("dropped", removed, reason)
 
 
@@ -305,7 +290,7 @@ def _describe(rows: Rows) -> OutboxStats:
         depth=rows.messages,
         size_bytes=rows.size_bytes,
         oldest_put_at=rows.oldest_put_at(),
-        dead=rows.dead(),
+        dead=len(rows.letters),
         behind_aliases=rows.behind_aliases(),
         leased=rows.leased(),
         totals=rows.totals(),

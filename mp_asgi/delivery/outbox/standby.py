@@ -8,7 +8,7 @@ import logging
 import random as random_module
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -259,19 +259,7 @@ class Standby:
         """Answer how full both are; of a primary that fails, what it said last."""
         with self._lock:
             kept = self._seen = self._ask(lambda primary: primary.stats(), self._seen)
-            held = self._reserve.stats()
-        totals = Counter(kept.totals)
-        totals.update(held.totals)
-        oldest = (kept.oldest_put_at, held.oldest_put_at)
-        return OutboxStats(
-            depth=kept.depth + held.depth,
-            size_bytes=kept.size_bytes + held.size_bytes,
-            oldest_put_at=min((at for at in oldest if at is not None), default=None),
-            dead=kept.dead + held.dead,
-            behind_aliases=kept.behind_aliases + held.behind_aliases,
-            leased=kept.leased + held.leased,
-            totals=totals,
-        )
+            return kept + self._reserve.stats()
 
     def held(self) -> OutboxStats:
         """Answer how full the reserve is, which ends with this process.

@@ -1,10 +1,8 @@
 import contextlib
 import gc
-import logging
 import os
 import signal
 import sqlite3
-import stat
 import subprocess
 import sys
 import threading
@@ -81,14 +79,6 @@ def in_thread(work: Callable[[], object]) -> None:
         pool.submit(work).result(TIMEOUT)
 
 
-def damage(path: Path) -> None:
-    """Overwrite all but the first page, as a disk might."""
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xa5" * (size - 4096))
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "outbox.sqlite"
@@ -110,19 +100,6 @@ def test_nothing_is_opened_before_it_is_needed(path):
     Database(path, renew).close()
 
     assert not path.parent.exists()
-
-
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077], ids=["open", "usual", "private"])
-def test_only_the_owner_reads_what_is_made(database, path, mask):
-    before = os.umask(mask)
-    try:
-        database.write(bump)
-    finally:
-        os.umask(before)
-
-    modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert modes == {f"outbox.sqlite{suffix}": 0o600 for suffix in ("", "-wal", "-shm", ".lock")}
 
 
 def test_the_connection_is_set_up_for_crashes_privacy_and_others(database):
@@ -271,65 +248,6 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path):
 
     with pytest.raises(OutboxUnavailable, match=r"outbox\.sqlite cannot be used \(.*file"):
         database.read(bumps)
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        pytest.param(Path.mkdir, "is no file", id="directory"),
-        pytest.param(
-            lambda path: path.symlink_to("away"), "is a symbolic link. Name the file", id="link"
-        ),
-    ],
-)
-def test_what_is_no_file_is_left_alone(database, path, make, said):
-    path.parent.mkdir()
-    make(path)
-
-    with pytest.raises(OutboxUnavailable, match=said):
-        database.write(bump)
-    assert not path.is_file()
-
-
-def test_what_others_could_read_becomes_private(database, path):
-    """A copy, a restored backup, a file that the shell of SQLite made."""
-    database.write(bump)
-    names = [path.with_name(f"{path.name}{suffix}") for suffix in ("", "-wal", "-shm", ".lock")]
-    for name in names:
-        name.chmod(0o644)
-
-    in_thread(lambda: database.write(bump))
-
-    assert [stat.S_IMODE(name.stat().st_mode) for name in names] == [0o600] * 4
-
-
-@pytest.mark.parametrize("is_there", [False, True], ids=["new", "damaged"])
-def test_what_root_makes_belongs_to_whoever_uses_it(path, monkeypatch, is_there):
-    """An operator looks as root; the app has to go on with what that leaves."""
-    path.parent.mkdir()
-    if is_there:
-        path.write_bytes(b"not a database " * 1000)
-    given = {}
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "chown", lambda path, *owner: given.update({path.name: owner}))
-    database = Database(path, renew, FakeClock())
-
-    database.write(bump)
-    database.close()
-
-    owner = (path.parent.stat().st_uid, path.parent.stat().st_gid)
-    made = {"outbox.sqlite.lock", "outbox.sqlite.new" if is_there else "outbox.sqlite"}
-    assert given == dict.fromkeys(made, owner)
-
-
-def test_who_is_not_root_gives_nothing_away(database, monkeypatch):
-    given = []
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(os, "chown", lambda *arguments: given.append(arguments))
-
-    database.write(bump)
-
-    assert given == []
 
 
 def test_a_new_file_gives_no_id_that_an_earlier_one_gave(path):
@@ -543,111 +461,6 @@ def test_a_closed_connection_is_closed_for_good(database, path):
     assert opened(path) == []
 
 
-def test_a_damaged_file_is_set_aside_and_a_new_one_goes_on(database, path, caplog):
-    database.write(bump)
-    database.close()
-    damage(path)
-
-    with caplog.at_level(logging.ERROR):
-        database.write(bump)
-
-    assert asides(path) == ["outbox.sqlite.corrupt-1800000000"]
-    assert database.read(bumps) == 1001
-    (record,) = caplog.records
-    assert "outbox.sqlite.corrupt-1800000000" in record.message
-    assert ".recover" in record.message
-
-
-def test_what_is_no_database_is_set_aside_when_it_is_opened(database, path):
-    path.parent.mkdir()
-    path.write_bytes(b"not a database " * 1000)
-
-    database.write(bump)
-
-    (aside,) = asides(path)
-    assert (path.parent / aside).read_bytes().startswith(b"not a database")
-    assert database.read(bumps) == 1001
-
-
-def test_the_log_goes_with_its_file(database, path):
-    other = Database(path, renew, FakeClock())
-    other.write(bump)
-    is_first = [True]
-
-    def work(connection: sqlite3.Connection) -> None:
-        bump(connection)
-        if is_first:
-            is_first.pop()
-            raise database_module.Damaged("seen")
-
-    database.write(work)
-
-    assert path.with_name("outbox.sqlite.corrupt-1800000000-wal").stat().st_size > 0
-    assert other.read(bumps) == 1001
-    other.close()
-
-
-@pytest.mark.parametrize("kept", range(8))
-def test_a_kill_at_any_step_of_the_replacement_is_made_good(path, kept):
-    """What was acknowledged in the log neither comes back nor hides; marks are taken over."""
-    script = (
-        "import os, sys; from pathlib import Path\n"
-        "from tests.delivery.outbox.test_database import *\n"
-        "path, left = Path(sys.argv[1]), [int(sys.argv[2])]\n"
-        "other = Database(path, renew); other.write(bump)\n"
-        "def die_after(function):\n"
-        "    def call(*arguments, **options):\n"
-        "        answer = function(*arguments, **options)\n"
-        "        left[0] -= 1\n"
-        "        left[0] >= 0 or os._exit(0)\n"
-        "        return answer\n"
-        "    return call\n"
-        "def work(connection):\n"
-        "    for name in ('rename', 'unlink'):\n"
-        "        setattr(Path, name, die_after(getattr(Path, name)))\n"
-        "    os.truncate = die_after(os.truncate)\n"
-        "    raise database_module.Damaged('seen')\n"
-        "Database(path, die_after(renew), FakeClock()).write(work)\n"
-    )
-    run_script(script, path, str(kept))
-    later = Database(path, renew, FakeClock())
-
-    found = later.read(bumps)
-    later.close()
-
-    names = sorted(found.name for found in path.parent.iterdir())
-    is_begun = "outbox.sqlite.corrupt-1800000000" in names
-    assert is_begun
-    assert found == 1000
-    assert "outbox.sqlite.corrupt-1800000000-wal" in names
-    assert "outbox.sqlite.new" not in names
-
-
-def test_what_was_begun_before_the_rename_changes_nothing(database, path):
-    database.write(bump)
-    database.close()
-    path.with_name("outbox.sqlite.new").touch()
-
-    assert database.read(bumps) == 1
-
-
-def test_what_was_set_aside_goes_when_it_is_old(database, path):
-    for _ in range(2):
-        database.write(bump)
-        database.close()
-        damage(path)
-    database.write(bump)
-    first, second = asides(path)
-    for name in (f"{first}-wal", "outbox.sqlite.corrupt-by-hand"):
-        path.with_name(name).touch()
-
-    database.expire_asides(1_800_000_001)
-
-    left = [found.name for found in path.parent.iterdir() if "corrupt" in found.name]
-    assert sorted(left) == [second, "outbox.sqlite.corrupt-by-hand"]
-    assert [found.name for found in database.asides()] == [second]
-
-
 def test_the_log_is_emptied_unless_another_reads(database, path):
     database.write(bump)
     reader = sqlite3.connect(path, isolation_level=None)
@@ -678,26 +491,6 @@ def test_what_somebody_wrote_into_the_lock_is_no_trouble(database, path):
     assert database.read(bumps) == 1
 
 
-def test_damage_that_a_new_file_does_not_mend_is_said_after_one(database, path):
-    def fail(connection: sqlite3.Connection) -> None:
-        raise database_module.Damaged("seen")
-
-    with pytest.raises(OutboxUnavailable, match=r"cannot be used \(seen\)"):
-        database.write(fail)
-
-    assert len(asides(path)) == 1
-
-
-def test_two_damages_in_one_second_have_two_names(database, path):
-    for _ in range(2):
-        database.write(bump)
-        database.close()
-        damage(path)
-        database.write(bump)
-
-    assert asides(path) == [f"outbox.sqlite.corrupt-{1_800_000_000 + number}" for number in (0, 1)]
-
-
 def test_where_nothing_forks_nothing_is_watched(path, monkeypatch):
     monkeypatch.delattr(os, "register_at_fork")
 
@@ -705,42 +498,6 @@ def test_where_nothing_forks_nothing_is_watched(path, monkeypatch):
 
     database.write(bump)
     database.close()
-
-
-def test_two_that_meet_the_same_damage_set_one_file_aside(database, path):
-    other = Database(path, renew, FakeClock())
-    for each in (database, other):
-        each.write(bump)
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    damage(path)
-
-    database.write(bump)
-    other.write(bump)
-
-    assert len(asides(path)) == 1
-    assert database.read(bumps) == other.read(bumps) == 1002
-    other.close()
-
-
-def test_one_that_finds_the_damage_mended_leaves_the_new_file_alone(database, path):
-    other = Database(path, renew, FakeClock())
-    other.write(bump)
-    is_first = [True]
-
-    def work(connection: sqlite3.Connection) -> None:
-        if is_first.pop() if is_first else False:
-            path.rename(path.with_name("elsewhere"))
-            Database(path, renew).write(bump)
-            raise database_module.Damaged("seen")
-        bump(connection)
-
-    other.write(work)
-
-    assert asides(path) == []
-    assert other.read(bumps) == 2
-    other.close()
 
 
 def test_what_was_written_into_a_file_that_is_gone_is_written_again(database, path):
@@ -761,13 +518,6 @@ def test_what_was_written_into_a_file_that_is_gone_is_written_again(database, pa
 def test_a_file_that_vanishes_each_time_is_said(database, path):
     with pytest.raises(OutboxUnavailable, match="again and again"):
         database.write(lambda connection: path.unlink())
-
-
-def test_other_errors_set_nothing_aside(database, path):
-    with pytest.raises(OutboxUnavailable, match="no such table"):
-        database.write(lambda connection: connection.execute("SELECT * FROM nowhere"))
-
-    assert asides(path) == []
 
 
 def test_tidying_up_may_fail_in_peace(database, path):
@@ -832,3 +582,12 @@ def test_on_a_full_disk_the_log_makes_room_and_the_write_is_tried_once_more(path
 
     assert sizes[0] > 0
     assert sizes[1] == 0
+    database.close()
+
+
+def test_a_log_that_is_not_there_takes_nothing(database, path):
+    assert database.log_bytes() == 0
+
+    database.write(bump)
+
+    assert database.log_bytes() == path.with_name("outbox.sqlite-wal").stat().st_size > 0

@@ -7,7 +7,7 @@ import redis
 
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.lanes import MAX_DELAY_SECONDS
-from mp_asgi.delivery.outbox import redis as redis_module
+from mp_asgi.delivery.outbox import redis_server
 from mp_asgi.delivery.outbox import spooled as spooled_module
 from mp_asgi.delivery.outbox.base import Outbox, PutResult, Refusal, Ticket
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
@@ -73,7 +73,7 @@ class Host:
 
 @pytest.fixture(params=["memory", "file"])
 def host(server, monkeypatch, request, tmp_path):
-    monkeypatch.setattr(redis_module, "TIMEOUT_SECONDS", 0.25)
+    monkeypatch.setattr(redis_server, "TIMEOUT_SECONDS", 0.25)
     is_file = request.param == "file"
     host = Host(server, SQLiteOutbox(tmp_path / "spool", make_settings()) if is_file else None)
     yield host

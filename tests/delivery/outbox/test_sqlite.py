@@ -546,3 +546,21 @@ def test_a_project_that_moves_to_another_region_goes_on_with_what_waits(tmp_path
     SQLiteOutbox(path, make_settings(region="us")).put([make_entry("a")], NOW)
 
     assert names(take(SQLiteOutbox(path, make_settings(region="eu")))) == [["a"]]
+
+
+def test_a_log_that_a_reader_keeps_from_being_emptied_is_seen_in_the_stats(tmp_path):
+    path = tmp_path / "outbox.sqlite"
+    outbox = SQLiteOutbox(path, make_settings(), clock=FakeClock())
+    outbox.put([make_entry("a")], NOW)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM state").fetchall()
+        outbox.put([make_entry("b", size_bytes=500_000)], NOW)
+        outbox.expire(NOW)
+        kept = outbox.stats().log_bytes
+
+    outbox.expire(NOW)
+
+    assert kept > 500_000
+    assert outbox.stats().log_bytes == 0
+    outbox.close()

@@ -8,7 +8,7 @@ from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.retry import Retry
 
-from mp_asgi.delivery.outbox.connections import bound_pool
+from mp_asgi.delivery.outbox.redis_connections import bound_pool
 from tests.redis_server import RedisServer, server, shared_server
 from tests.support import TIMEOUT, wait_for
 

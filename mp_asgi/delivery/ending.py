@@ -1,0 +1,69 @@
+"""Settle what is left when delivery closes or its process ends: store it, or count and tell it."""
+
+import contextlib
+import logging
+from typing import TypeVar
+
+from mp_asgi.errors import OutboxUnavailable
+
+from .counters import Counters
+from .crew import Tools, make_storer
+from .home import Home
+from .outbox.base import Counts, Outbox
+
+T = TypeVar("T")
+
+logger = logging.getLogger("mp_asgi.delivery")
+
+
+def store_left(home: Home[T], tools: Tools[T]) -> None:
+    """Store what no thread has stored, if the outbox outlives the process."""
+    if home.outbox.is_durable and home.has_unstored():
+        storer = make_storer(home, tools, home.notify)
+        home.keeper.detach()
+        storer.end()
+        home.close_outbox()
+
+
+def lose_left(home: Home[T], counters: Counters) -> Counts | None:
+    """Count and tell what ends with the process. Return the totals that end with it, too.
+
+    Returns:
+        None if nothing is lost.
+    """
+    waiting, unrecorded = home.intake.waiting(), home.unrecorded()
+    held = home.held()
+    lost = waiting + held.depth
+    if not lost and not unrecorded:
+        return None
+    counters.count("accepted", waiting)
+    counters.count("dropped", lost, "shutdown")
+    counters.count("unrecorded", unrecorded)
+    logger.warning(
+        "The process ends with %d messages not delivered and %d choices not recorded.",
+        lost,
+        unrecorded,
+    )
+    return held.totals
+
+
+def tell_totals(outbox: Outbox, totals: Counts, counters: Counters) -> None:
+    """Let the totals of all who share the outbox say what this process has lost."""
+    with contextlib.suppress(OutboxUnavailable):
+        outbox.tally(totals)
+        if outbox.is_shared:  # else they are this process's own, with what was not told
+            counters.tell(outbox.tally)
+
+
+def tell_close(home: Home[T]) -> None:
+    """Log what a close leaves."""
+    unrecorded = home.unrecorded()
+    if home.outbox.is_durable and not home.intake.waiting() and not unrecorded:
+        # Not how many: a storage that hangs would hold who closes.
+        logger.warning("Closed; what is not delivered waits for the next process.")
+        return
+    logger.warning(
+        "Closed with %d messages not delivered and %d choices not recorded yet.",
+        home.unstored() + home.held().depth,
+        unrecorded,
+    )
