@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mp_asgi.delivery.counters import Counters, Stats
 from mp_asgi.delivery.outbox.base import KEEPS_ORDER, Outbox, PutResult, Ticket
+from mp_asgi.delivery.outbox.stopping import AHEAD_SECONDS, CLOCK_SECONDS
 from mp_asgi.delivery.pump import LEASE_SECONDS, Batch, Pump, Send
 from mp_asgi.delivery.transport import Reply
 from mp_asgi.errors import OutboxUnavailable, Unavailable
@@ -84,7 +85,8 @@ class Deliveries(RuleBasedStateMachine):
         unsure: Names of messages that a process may have sent and another may send again: their
             answer was lost, or they were taken over from one that lives.
         again: Names of messages that an operator replayed although they may have arrived.
-        settled: Names of messages that were acknowledged, given up or put back by an operator.
+        settled: Names of messages that were acknowledged, stopped, given up or put back by an
+            operator.
     """
 
     def __init__(self) -> None:
@@ -145,8 +147,9 @@ class Deliveries(RuleBasedStateMachine):
     def accept(self, entries, *, has_ticket=False):
         ticket = Ticket("journal", len(self.tickets) + 1) if has_ticket else None
         count = sum(len(entry.messages) for entry in entries)
+        self.correct_marks()
         result = self.outbox.put(entries, self.now, ticket)
-        assert result.stored + result.stopped + result.overflowed == count
+        assert (result.accepted, result.too_old) == (count, 0)
         if ticket is not None:
             self.tickets.append((ticket, entries))
         self.counted["accepted", ""] += count
@@ -157,6 +160,8 @@ class Deliveries(RuleBasedStateMachine):
                 self.entries[message.name] = entry
                 self.messages[message.name] = message
                 self.put_at[message.name] = self.latest
+                if self.is_stopped(entry):
+                    self.settled.add(message.name)
 
     @precondition(lambda self: self.tickets)
     @rule(choice=st.data())
@@ -183,11 +188,21 @@ class Deliveries(RuleBasedStateMachine):
         at = self.now - age
         self.note_letters()
         if is_erasure:
-            self.counted["dropped", "erased"] += self.outbox.erase(keys, at)
+            self.counted["dropped", "erased"] += self.outbox.erase(keys, at, self.now)
         else:
-            self.counted["dropped", "stopped"] += self.outbox.forget(keys, at)
+            self.counted["dropped", "stopped"] += self.outbox.forget(keys, at, self.now)
         for key in keys:
             self.stops[key] = max(at, self.stops.get(key, at))
+        for name, entry in self.entries.items():
+            # What is dated later than now was so before the clock was set back.
+            is_ended = not at < entry.tracked_at <= self.now + AHEAD_SECONDS
+            if keys & {entry.device_key, entry.user_key} and is_ended:
+                self.settled.add(name)
+
+    def correct_marks(self) -> None:
+        """Believe no mark that is far ahead, as outboxes do."""
+        latest = self.now + CLOCK_SECONDS
+        self.stops = {key: self.now if at > latest else at for key, at in self.stops.items()}
 
     # --- what a sender does ---
 
@@ -247,7 +262,7 @@ class Deliveries(RuleBasedStateMachine):
 
     def is_open(self, name: str) -> bool:
         is_old = self.put_at[name] < self.latest - MAX_AGE_SECONDS
-        return name not in self.settled and not is_old and not self.is_stopped(self.entries[name])
+        return name not in self.settled and not is_old
 
     def is_stopped(self, entry: Entry, oldest: float = 0.0) -> bool:
         stops = [self.stops.get(key, 0.0) for key in (entry.device_key, entry.user_key)]
@@ -388,6 +403,7 @@ class Deliveries(RuleBasedStateMachine):
     @rule()
     def expire(self):
         self.note_letters()
+        self.correct_marks()
         self.counted["dropped", "too_old"] += self.outbox.expire(self.now)
 
     # --- what must hold ---

@@ -19,8 +19,8 @@ MAX_UNREPEATABLE: Final = 50
 """Messages in a lease that are not repeatable; as many share the fate of a lost answer."""
 
 MAX_DEAD_LETTERS: Final = 100_000
-"""Dead letters that an outbox keeps; beyond it the oldest are given up, and counted
-`letters_lost`."""
+"""Dead letters that an outbox keeps; beyond it, and beyond `outbox_max_bytes` of them, the oldest
+are given up, and counted `letters_lost`."""
 
 MAX_STOP_MARKS: Final = 100_000
 """Stop marks that an outbox keeps: a stop has already removed what waits; its mark guards
@@ -39,11 +39,15 @@ class Ticket:
     Attributes:
         source: A journal, a spool or a file, by a name that no other has.
         number: Of the last thing in the source that these entries are of. Grows; whatever is at
-            or below the greatest number of a source that an outbox has seen, it has.
+            or below the greatest number of a source that an outbox has seen, it has. It is
+            known for at least `outbox_max_age` after the outbox last met one of the source.
+        is_historical: Whether somebody answers for what was tracked before any stop mark that is
+            kept: that all of these agreed, and none of them has withdrawn since.
     """
 
     source: str
     number: int
+    is_historical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,11 @@ class DeadLetter:
             is_identity=entry.is_identity,
         )
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that it takes, in the measure of what waits."""
+        return len(self.message.body) + 1
+
     def to_entry(self) -> Entry:
         """Answer what goes to Mixpanel when the letter is replayed."""
         return Entry(
@@ -155,6 +164,7 @@ class OutboxStats:
         leased: Messages under a lease.
         totals: What was counted since the outbox was made, by everybody who shares it.
         log_bytes: Bytes of a file's write-ahead log, which comes on top of what waits.
+        dead_bytes: Bytes that the dead letters take, which come on top of what waits, too.
     """
 
     depth: int
@@ -165,6 +175,7 @@ class OutboxStats:
     leased: int = 0
     totals: Counts = field(default_factory=dict)
     log_bytes: int = 0
+    dead_bytes: int = 0
 
     def __add__(self, other: Self) -> Self:
         """Answer how full two outboxes are together."""
@@ -180,6 +191,7 @@ class OutboxStats:
             leased=self.leased + other.leased,
             totals=totals,
             log_bytes=self.log_bytes + other.log_bytes,
+            dead_bytes=self.dead_bytes + other.dead_bytes,
         )
 
 
@@ -195,11 +207,18 @@ class PutResult:
         stored: Messages that wait now.
         stopped: Messages refused because of a stop mark.
         overflowed: Messages refused because the outbox was full.
+        too_old: Messages refused because nobody knows any more whether they were stopped.
     """
 
     stored: int
     stopped: int
     overflowed: int
+    too_old: int = 0
+
+    @property
+    def accepted(self) -> int:
+        """Messages that were not taken before, whatever became of them."""
+        return self.stored + self.stopped + self.overflowed + self.too_old
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +272,8 @@ class Outbox(Protocol):
     summed over their reasons. `docs/operations.md` has the names.
 
     Methods raise `OutboxUnavailable`, and nothing else, when the storage fails; nothing of the call
-    was done then, but a stop in rounds may have begun.
+    was done then, but of what goes in rounds (a stop, a replay, a purge) a part may be done, and
+    what a lease took is given back before the next one, not overdue.
 
     Attributes:
         is_shared: Whether other processes put, and deliver, what waits here.
@@ -266,10 +286,12 @@ class Outbox(Protocol):
     def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
         """Accept entries, each as a whole, in order.
 
-        An entry tracked at or before a stop mark of its device or user key is refused. When
-        full by messages or bytes the newest is refused, but never one with `is_identity`.
-        With a ticket that the outbox has seen nothing happens, and nothing is counted.
-        Counts `accepted`, and `dropped` as `stopped` or `overflow`.
+        An entry that a stop mark of its device or user key ends (`stopping.is_ended`) is refused,
+        and so is one that may have met a mark that is gone (`stopping.find_oldest`). When full by
+        messages or bytes the newest is refused, but never one with `is_identity`. With a ticket
+        that the outbox has seen no entry is taken or counted; it is known for as long again.
+        Marks more than `stopping.CLOCK_SECONDS` ahead are set to now, here and in `expire`.
+        Counts `accepted`, and `dropped` as `stopped`, `too_old` or `overflow`.
         """
         ...
 
@@ -285,7 +307,8 @@ class Outbox(Protocol):
         At least one entry if any is ready, even if it alone exceeds a maximum. Entries that are
         not repeatable are taken without any that are, so that no other entry's fate makes them go
         twice, and at most `MAX_UNREPEATABLE` messages of them. A lease that would last longer than
-        twice `seconds` from now has run out: the clock was set back.
+        twice `seconds` from now has run out: the clock was set back. What ran out several times may
+        be leased alone: perhaps it kills who sends it.
         """
         ...
 
@@ -298,32 +321,41 @@ class Outbox(Protocol):
         ...
 
     def release(self, ids: Sequence[int], not_before: float) -> None:
-        """Give entries back where they stood and count an attempt; ready from `not_before`."""
+        """Give entries back where they stood and count an attempt; ready from `not_before`.
+
+        Whoever gives back knows what became of them: they are not overdue any more.
+        """
         ...
 
     def split(self, id: int) -> None:  # noqa: A002  # the word of the contract
-        """Put two entries, each with half of the messages and ready, in one entry's place."""
+        """Put two entries, each with half of the messages and ready, in one entry's place.
+
+        Each was tried as often as the whole.
+        """
         ...
 
     def bury(self, id: int, refusals: Sequence[Refusal], now: float) -> bool:  # noqa: A002
         """Turn the named messages into dead letters and remove the entry, atomically.
 
         The messages that are not named count as delivered. Return whether the entry was there.
-        Counts `buried` by reason, and `delivered`.
+        Counts `buried` by reason, and `delivered`; and `letters_lost` for the oldest beyond
+        `MAX_DEAD_LETTERS` or `outbox_max_bytes`.
         """
         ...
 
-    def forget(self, keys: Collection[bytes], at: float) -> int:
-        """Remove what was tracked at or before `at` under any key, leased or not.
+    def forget(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Remove what a stop at `at` ends (`stopping.is_ended`) under any key, leased or not.
 
         A stop mark with the newest `at` of each key stays for `outbox_max_age`, as long as any dead
-        letter that it holds back; no later grant lifts it (RULES section 2.3). Return the number of
-        messages removed, counted `dropped` as `stopped`.
+        letter that it holds back; no later grant lifts it (RULES section 2.3). A letter that was
+        buried after `at` would be kept for longer than its mark: of a stop that comes late it goes,
+        too. Return the number of messages removed, dead letters not counted; they count `dropped`
+        as `stopped`.
         """
         ...
 
-    def erase(self, keys: Collection[bytes], at: float) -> int:
-        """Forget as `forget` does, and remove the dead letters under the keys, too.
+    def erase(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Forget as `forget` does, and remove such dead letters under the keys, too.
 
         Return the number of messages removed, dead letters not counted; they count `dropped` as
         `erased`. Raises, too, when only a part could be done; it is no harm to erase again.

@@ -23,7 +23,9 @@ from .quarantine import Quarantine, is_damage
 from .schema import prepare
 
 BUSY_SECONDS: Final = 5.0  # of waiting for other processes; 4 writers wait 2 s at worst (measured)
-FORK_SECONDS: Final = 0.2  # a request may fork; what is in use then is inherited, and never used
+# A fork waits so long for a transaction; giving up 60,000 entries takes 0.4 s (measured). What is
+# inherited in the middle of one costs the child the file for life; only a disk stands still longer.
+FORK_SECONDS: Final = 5.0
 # SQLite waits in C, where gevent's hub stands still with it: shortly there, then in Python.
 _TRY_SECONDS: Final = 0.02
 _PAUSE_SECONDS: Final = 0.02
@@ -167,9 +169,10 @@ class Database:
         """Leave a forked child nothing: it would believe that it holds its parent's locks.
 
         SQLite knows files, not processes, so a child that opens the file again beside an
-        inherited connection takes no lock of its own. Where the hooks do not run (uWSGI), or a
-        transaction lasts longer than a fork waits, what is inherited is at least never used nor
-        closed.
+        inherited connection takes no lock of its own, and finds locked for ever what a transaction
+        had locked at the fork. So a fork waits for the end of it. Where the disk stands still for
+        longer, the child cannot write until it starts anew: the file is busy, and said to be so.
+        Where the hooks do not run (uWSGI), what is inherited is at least never used nor closed.
         """
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
@@ -202,7 +205,8 @@ class Database:
                     if not _is_busy(error) or time.monotonic() >= deadline:
                         raise
                 time.sleep(_PAUSE_SECONDS)
-        except (sqlite3.Error, OSError) as error:
+        # A number that SQLite cannot hold (OverflowError) is refused as its other errors are.
+        except (sqlite3.Error, OSError, OverflowError) as error:
             reason = str(error) or type(error).__name__
             raise OutboxUnavailable(
                 f"The outbox {self._path} cannot be used ({reason})."
@@ -270,7 +274,7 @@ class Database:
         create(path, self._path)
         connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw",
-            _TRY_SECONDS,
+            timeout=_TRY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
             uri=True,
@@ -306,7 +310,7 @@ class Database:
         create(path, self._path)
         if path.stat().st_size:
             os.truncate(path, 0)  # what anybody wrote into it would pass for a damaged database
-        lock = sqlite3.connect(path, _TRY_SECONDS, isolation_level=None)
+        lock = sqlite3.connect(path, timeout=_TRY_SECONDS, isolation_level=None)
         try:
             lock.execute("BEGIN EXCLUSIVE")
             yield

@@ -1,9 +1,9 @@
 """Choose the outbox that the settings name, and what takes its place where it cannot be used."""
 
-import logging
 from typing import TYPE_CHECKING
 
 from mp_asgi.delivery.counters import Counters
+from mp_asgi.delivery.log import logger
 from mp_asgi.errors import OutboxUnavailable, SettingsError
 from mp_asgi.settings import Settings
 from mp_asgi.settings.outbox_place import OutboxKind
@@ -16,11 +16,10 @@ from .standby import Standby
 if TYPE_CHECKING:
     from .redis import RedisOutbox
 
-logger = logging.getLogger("mp_asgi.delivery")
-
 
 def check_outbox(settings: Settings) -> None:
-    """Make sure that what the settings ask for can be had, before the first request.
+    """Make sure that what the settings ask for can be had, before the first request; warn of what
+    waits where they do not lead.
 
     Raises:
         SettingsError: The URL of Redis has an option that is none, or `durability` is `strict` and
@@ -32,8 +31,15 @@ def check_outbox(settings: Settings) -> None:
             _open_redis(settings)
         except OutboxUnavailable as error:
             raise SettingsError([f"MP_ASGI_OUTBOX cannot be used. {error}"]) from error
-    if settings.durability != "strict" or place.kind is OutboxKind.MEMORY:
-        return
+    if settings.durability == "strict" and place.kind is not OutboxKind.MEMORY:
+        _check_files(settings)
+    from .strays import find_strays  # noqa: PLC0415  # brings SQLite, which memory does not need
+
+    for stray in find_strays(settings):
+        logger.warning("%s", stray.render())
+
+
+def _check_files(settings: Settings) -> None:
     try:
         location = find_location(settings)
         location.prepare()
@@ -48,7 +54,8 @@ def make_outbox(settings: Settings, counters: Counters) -> Outbox:
     """Answer the outbox of a serving process, after `check_outbox`. Never raises, and keeps nothing
     open.
 
-    Where the files cannot be kept, events wait in memory, and one warning says why.
+    Where the files cannot be kept, events wait in memory, and one warning says why; in `strict` an
+    error, because whoever checked could keep them (root, before the workers dropped its rights).
 
     Args:
         settings: What was configured; a switched-off assembly needs no storage.
@@ -90,7 +97,7 @@ def open_outbox(settings: Settings, *, creates: bool = True) -> Outbox:
         raise OutboxUnavailable(
             f"There is no outbox {location.outbox} (from {location.variable}): nothing was "
             "tracked yet, or the app runs as another user, with another MIXPANEL_TOKEN or "
-            "MIXPANEL_REGION, or with another MP_ASGI_STATE_DIRECTORY."
+            "MIXPANEL_API_HOST, or with another MP_ASGI_STATE_DIRECTORY."
         )
     return _open_file(settings, location)
 
@@ -103,7 +110,8 @@ def _make_local(settings: Settings, counters: Counters) -> Outbox:
         location.prepare()
     except OutboxUnavailable as error:
         text = str(error)
-        logger.warning(
+        tell = logger.error if settings.durability == "strict" else logger.warning
+        tell(
             "%s Until it is mended and this process starts anew, events wait in memory, and what "
             "waits when it ends is lost. MP_ASGI_OUTBOX=memory says that this is meant.",
             text,

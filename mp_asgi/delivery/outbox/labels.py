@@ -4,6 +4,7 @@ A spool keeps entries and nothing beside them, so that the first message's name 
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -75,15 +76,15 @@ class OwedStop:
     keys: tuple[bytes, ...]
     at: float
 
-    def apply(self, outbox: Outbox) -> int:
+    def apply(self, outbox: Outbox, now: float) -> int:
         """Stop or erase there. Return how many messages went."""
         is_erasure = self.kind is Kind.ERASURE
-        return (outbox.erase if is_erasure else outbox.forget)(self.keys, self.at)
+        return (outbox.erase if is_erasure else outbox.forget)(self.keys, self.at, now)
 
 
-def owe_stop(stop: OwedStop, source: str, now: float) -> Entry:
+def owe_stop(stop: OwedStop, source: str) -> Entry:
     """Answer an entry, for `read_stop`."""
-    return _owe({"keys": [key.hex() for key in stop.keys], "at": stop.at}, source, now)
+    return _owe({"keys": [key.hex() for key in stop.keys], "at": stop.at}, source)
 
 
 def read_stop(kind: Kind, entry: Entry) -> OwedStop:
@@ -92,9 +93,9 @@ def read_stop(kind: Kind, entry: Entry) -> OwedStop:
     return OwedStop(kind, tuple(map(bytes.fromhex, owed["keys"])), owed["at"])
 
 
-def owe_counts(counts: Counts, source: str, now: float) -> Entry:
+def owe_counts(counts: Counts, source: str) -> Entry:
     """Answer an entry, for `read_counts`."""
-    return _owe([(*name, number) for name, number in counts.items()], source, now)
+    return _owe([(*name, number) for name, number in counts.items()], source)
 
 
 def read_counts(entry: Entry) -> Counts:
@@ -103,7 +104,7 @@ def read_counts(entry: Entry) -> Counts:
     return {(name, reason): number for name, reason, number in owed}
 
 
-def _owe(what: Any, source: str, now: float) -> Entry:
+def _owe(what: Any, source: str) -> Entry:
     """Answer an entry that no stop removes and that stays when the spool is full."""
     # Aliases are handed over first; it is nobody's, so that it holds nobody back.
     return Entry(
@@ -111,7 +112,8 @@ def _owe(what: Any, source: str, now: float) -> Entry:
         messages=(Message("", json.dumps(what).encode()),),
         device_key=f"owed by {source}".encode(),
         user_key=b"",
-        tracked_at=now,
+        # A spool that is new since another was damaged stops all of before, but this is no event.
+        tracked_at=math.inf,
         is_identity=True,
     )
 

@@ -1,8 +1,10 @@
 """Keep the dead letters of an outbox's file. What they are counted as is not decided here."""
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Any, Final
 
 from mp_asgi.events import Entry
@@ -10,6 +12,7 @@ from mp_asgi.events import Entry
 from .base import DeadLetter, Refusal
 from .columns import NUMBERS, describe, read_entry
 from .frames import decode, encode, pack
+from .stopping import is_ended
 
 _LETTER: Final = """
     SELECT endpoint, message, device_key, user_key, tracked_at, is_repeatable, is_identity,
@@ -17,6 +20,10 @@ _LETTER: Final = """
     FROM letters
 """
 _IDS: Final = "id IN (SELECT value FROM json_each(?))"
+_OF_KEY: Final = """
+    SELECT id, tracked_at FROM letters
+    WHERE buried_at > :buried_after AND (device_key = :key OR user_key = :key)
+"""
 
 
 class Letters:
@@ -30,14 +37,15 @@ class Letters:
         self._connection = connection
         self._execute = connection.execute
 
-    def __len__(self) -> int:
-        """Answer how many there are."""
-        return int(self._execute("SELECT count(*) FROM letters").fetchone()[0])
+    def sums(self) -> tuple[int, int]:
+        """Answer how many there are, and the bytes that they take."""
+        number, size_bytes = self._execute("SELECT letters, letter_bytes FROM state").fetchone()
+        return number, size_bytes
 
-    def add(self, entry: Entry, refusals: Sequence[Refusal], now: float, most: int) -> int:
-        """Bury messages, and give up the oldest letters beyond `most`. Answer how many."""
+    def add(self, entry: Entry, refusals: Sequence[Refusal], now: float) -> None:
+        """Bury messages."""
         self._connection.executemany(
-            "INSERT INTO letters VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO letters VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (
                     NUMBERS[entry.endpoint],
@@ -45,18 +53,27 @@ class Letters:
                     encode(refusal.reply),
                     now,
                     *describe(entry),
-                    pack([entry.messages[refusal.index]]),
+                    pack([message := entry.messages[refusal.index]]),
+                    len(message.body) + 1,
                 )
                 for refusal in refusals
             ],
         )
-        if (excess := len(self) - most) <= 0:
+
+    def bound(self, most: int, most_bytes: int) -> int:
+        """Give up the oldest beyond so many, and so many bytes. Answer how many."""
+        number, size_bytes = self.sums()
+        gone: list[int] = []
+        if number <= most and size_bytes <= most_bytes:
             return 0
-        self._execute(
-            "DELETE FROM letters WHERE id IN (SELECT id FROM letters ORDER BY id LIMIT ?)",
-            (excess,),
-        )
-        return excess
+        with closing(self._execute("SELECT id, size_bytes FROM letters ORDER BY id")) as found:
+            for letter, letter_bytes in found:
+                if number <= most and size_bytes <= most_bytes:
+                    break
+                gone.append(letter)
+                number -= 1
+                size_bytes -= letter_bytes
+        return self.remove(gone)
 
     def after(self, number: int, limit: int) -> tuple[DeadLetter, ...]:
         """Answer those with a greater id, oldest first."""
@@ -73,11 +90,13 @@ class Letters:
         wanted = json.dumps(list(ids))
         return self._execute(f"DELETE FROM letters WHERE {_IDS}", (wanted,)).rowcount  # noqa: S608
 
-    def remove_of(self, key: bytes) -> None:
-        """Delete those under a key."""
-        self._execute(
-            "DELETE FROM letters WHERE device_key = :key OR user_key = :key", {"key": key}
-        )
+    def forget(
+        self, keys: Iterable[bytes], at: float, now: float, buried_after: float = -math.inf
+    ) -> None:
+        """Delete those under any key that a stop ends, and that were buried after that time."""
+        for key in filter(None, keys):  # an empty one is everybody without a user ID
+            found = self._execute(_OF_KEY, {"key": key, "buried_after": buried_after})
+            self.remove(number for number, tracked_at in found if is_ended(tracked_at, at, now))
 
     def remove_before(self, oldest_kept: float) -> None:
         """Delete those that were buried before that time."""

@@ -1,5 +1,6 @@
 """Say where a project's files are on this host, and whether they can be kept there."""
 
+import contextlib
 import os
 import re
 import stat
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.settings import Settings
@@ -85,8 +87,7 @@ def find_location(settings: Settings, environ: Mapping[str, str] | None = None) 
     """
     name = project_name(settings)
     if path := settings.outbox_place.path:
-        # At once: a daemon may change its working directory later.
-        outbox = Path(path).absolute()
+        outbox = Path(path)
         variable, directory = "MP_ASGI_OUTBOX", outbox.parent
     else:
         variable, directory = _find_directory(settings, os.environ if environ is None else environ)
@@ -101,18 +102,34 @@ def journal_directory(settings: Settings, environ: Mapping[str, str] | None = No
     return find_location(settings, environ).journals
 
 
+def owner_name(settings: Settings) -> str:
+    """Answer 16 hexadecimal digits that no other token has."""
+    return _digest(settings.token)
+
+
 def project_name(settings: Settings) -> str:
-    """Answer 16 hexadecimal digits that no other token, and no other host, has."""
-    return sha256(f"{settings.token}\n{settings.api_url}".encode()).hexdigest()[:16]
+    """Answer 16 hexadecimal digits that no other token has, and none with another host.
+
+    Mixpanel's own hosts are one: who mends the region goes on with what waits, stops included. A
+    stand-in, or a proxy, shares nothing with them.
+    """
+    url = settings.api_url
+    if f".{urlsplit(url).hostname}".endswith(".mixpanel.com"):
+        return owner_name(settings)
+    return _digest(f"{settings.token}\n{url}")
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _find_directory(settings: Settings, environ: Mapping[str, str]) -> tuple[str, Path]:
     """Answer the state directory and what named it, the most explicit first."""
     if settings.state_directory:
-        return "MP_ASGI_STATE_DIRECTORY", Path(settings.state_directory).absolute()
-    # systemd may name several (systemd.exec(5)); the first is the service's own.
-    if directory := environ.get("STATE_DIRECTORY", "").split(":")[0]:
-        return "STATE_DIRECTORY", Path(directory).absolute()
+        return "MP_ASGI_STATE_DIRECTORY", Path(settings.state_directory)
+    # systemd may name several, all absolute (systemd.exec(5)); the first is the service's own.
+    if (own := Path(environ.get("STATE_DIRECTORY", "").split(":")[0])).is_absolute():
+        return "STATE_DIRECTORY", own
     # "If a relative path is encountered, consider it invalid" (XDG base directory specification).
     if (home := Path(environ.get("XDG_STATE_HOME", ""))).is_absolute():
         return "XDG_STATE_HOME", home / "mp-asgi"
@@ -139,7 +156,16 @@ def _find_problem(directory: Path) -> str:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".probe-"):
             return ""
     except OSError as error:
-        return f"cannot be used: {error.strerror}"
+        return f"cannot be used: {error.strerror}{_tell_owner(directory)}"
+
+
+def _tell_owner(directory: Path) -> str:
+    """Answer whose it is, if that may be why: a server that drops root's rights made it before."""
+    with contextlib.suppress(OSError):
+        owner = directory.stat().st_uid
+        if hasattr(os, "geteuid") and owner != os.geteuid():
+            return f" (it belongs to user {owner}; this process is {os.geteuid()})"
+    return ""
 
 
 def _find_danger(found: os.stat_result) -> str:

@@ -9,6 +9,8 @@ from typing import Final
 
 from mp_asgi.events import Entry
 
+from .stopping import CLOCK_SECONDS, is_ended
+
 _MARK: Final = """
     INSERT OR REPLACE INTO marks (key, at)
     VALUES (:key, max(:at, coalesce((SELECT at FROM marks WHERE key = :key), :at)))
@@ -22,16 +24,20 @@ class Stops:
     Attributes:
         forgotten_until: Of the newest mark that had to go: nobody knows any more whom it stopped.
         times: Of the others, by key.
+        now: Seconds since the epoch.
     """
 
     forgotten_until: float
     times: Mapping[bytes, float]
+    now: float
 
     def stop(self, entry: Entry) -> bool:
         """Answer whether the entry may not wait."""
-        at, times = entry.tracked_at, self.times
-        return at <= self.forgotten_until or any(
-            at <= times[key] for key in (entry.device_key, entry.user_key) if key in times
+        tracked_at, times = entry.tracked_at, self.times
+        return tracked_at <= self.forgotten_until or any(
+            is_ended(tracked_at, times[key], self.now)
+            for key in (entry.device_key, entry.user_key)
+            if key in times
         )
 
 
@@ -48,13 +54,13 @@ class Marks:
         self._execute = connection.execute
         self._forgotten_until = forgotten_until
 
-    def of(self, entries: Iterable[Entry]) -> Stops:
+    def of(self, entries: Iterable[Entry], now: float) -> Stops:
         """Answer the stop marks that may concern the entries."""
         times: dict[bytes, float] = {}
         if self._execute("SELECT 1 FROM marks LIMIT 1").fetchone():
             for key in {key for entry in entries for key in (entry.device_key, entry.user_key)}:
                 times.update(self._execute("SELECT key, at FROM marks WHERE key = ?", (key,)))
-        return Stops(self._forgotten_until, times)
+        return Stops(self._forgotten_until, times, now)
 
     def add(self, key: bytes, at: float) -> None:
         """Leave a stop mark; the newest time of a key holds."""
@@ -98,6 +104,8 @@ class Marks:
 
     def correct_clock(self, now: float) -> None:
         """Stop nothing of what is tracked from now on: a clock that was ahead may have said so."""
-        if self._forgotten_until > now:
+        latest = now + CLOCK_SECONDS
+        self._execute("UPDATE marks SET at = ? WHERE at > ?", (now, latest))
+        if self._forgotten_until > latest:
             self._forgotten_until = now
             self._execute("UPDATE state SET forgotten_until = ?", (now,))

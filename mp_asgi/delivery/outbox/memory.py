@@ -27,6 +27,7 @@ from .base import (
     fill,
 )
 from .line import Line, Waiting
+from .stopping import CLOCK_SECONDS, find_oldest, is_ended
 
 
 class MemoryOutbox:
@@ -48,8 +49,10 @@ class MemoryOutbox:
         self._by_key: dict[bytes, dict[int, Waiting]] = {}
         self._aliases: dict[bytes, set[int]] = {}  # ids by user key
         self._marks: OrderedDict[bytes, float] = OrderedDict()
+        self._newest_mark = -math.inf
         self._forgotten_until = -math.inf  # of the newest mark that had to go
-        self._dead: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
+        self._dead: deque[DeadLetter] = deque()
+        self._dead_bytes = 0
         self._letters = 0  # dead letters that there ever were
         self._next_id = 0
         self._tickets: dict[str, int] = {}
@@ -57,24 +60,30 @@ class MemoryOutbox:
 
     def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
         """Accept entries, each as a whole, in order."""
-        stored = stopped = overflowed = 0
+        stored = stopped = overflowed = too_old = 0
+        oldest = find_oldest(self._settings.outbox_max_age, now, ticket)
         with self._lock:
             if ticket is not None and self._has_seen(ticket):
                 return PutResult(0, 0, 0)
+            self._correct_clock(now)
             for entry in entries:
                 count = len(entry.messages)
-                if self._is_stopped(entry):
+                if self._is_stopped(entry, now):
                     stopped += count
+                elif entry.tracked_at < oldest:
+                    too_old += count
                 elif not entry.is_identity and self._is_full_for(entry):
                     overflowed += count
                 else:
                     self._add(Waiting(self._next_id, entry, now))
                     self._next_id += count
                     stored += count
-            self._totals["accepted", ""] += stored + stopped + overflowed
+            result = PutResult(stored, stopped, overflowed, too_old)
+            self._totals["accepted", ""] += result.accepted
             self._totals["dropped", "stopped"] += stopped
+            self._totals["dropped", "too_old"] += too_old
             self._totals["dropped", "overflow"] += overflowed
-        return PutResult(stored, stopped, overflowed)
+        return result
 
     def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
         """Answer what could be leased now; what is held behind the first entry is included."""
@@ -138,31 +147,29 @@ class MemoryOutbox:
             waiting = self._find(id)
             if waiting is None:
                 return False
-            excess = len(self._dead) + len(refusals) - MAX_DEAD_LETTERS
-            self._totals["letters_lost", ""] += max(0, excess)
             for refusal in refusals:
                 self._letters += 1
-                self._dead.append(DeadLetter.of(waiting.entry, refusal, now, self._letters))
+                letter = DeadLetter.of(waiting.entry, refusal, now, self._letters)
+                self._dead.append(letter)
+                self._dead_bytes += letter.size_bytes
                 self._totals["buried", refusal.reason] += 1
+            self._bound_letters()
             self._totals["delivered", ""] += len(waiting.entry.messages) - len(refusals)
             self._remove(waiting)
         return True
 
-    def forget(self, keys: Collection[bytes], at: float) -> int:
-        """Remove what was tracked at or before `at` under any key, and leave stop marks."""
+    def forget(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Remove what a stop at `at` ends under any key, and leave stop marks."""
         with self._lock:
-            return self._forget(keys, at, "stopped")
+            # What was buried later would be kept for longer than the mark.
+            self._forget_letters(keys, at, now, buried_after=at)
+            return self._forget(keys, at, now, "stopped")
 
-    def erase(self, keys: Collection[bytes], at: float) -> int:
-        """Forget as `forget` does, and remove the dead letters under the keys, too."""
-        erased = set(filter(None, keys))
+    def erase(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Forget as `forget` does, and remove such dead letters under the keys, too."""
         with self._lock:
-            removed = self._forget(erased, at, "erased")
-            kept = [
-                item for item in self._dead if erased.isdisjoint((item.device_key, item.user_key))
-            ]
-            self._dead = deque(kept, maxlen=MAX_DEAD_LETTERS)
-        return removed
+            self._forget_letters(keys, at, now)
+            return self._forget(keys, at, now, "erased")
 
     def dead(self, after: int = 0, limit: int = MAX_DEAD_LETTERS) -> Sequence[DeadLetter]:
         """Answer dead letters with a greater id than `after`, oldest first, at most `limit`."""
@@ -176,7 +183,7 @@ class MemoryOutbox:
             entries = {
                 item.id: entry
                 for item in self._dead
-                if item.id in wanted and not self._is_stopped(entry := item.to_entry())
+                if item.id in wanted and not self._is_stopped(entry := item.to_entry(), now)
             }
             self._remove_letters(entries)
             for entry in entries.values():
@@ -204,6 +211,7 @@ class MemoryOutbox:
                 if waiting.put_at <= now
             ]
             self._remove_letters({item.id for item in self._dead if item.buried_at < oldest_kept})
+            self._correct_clock(now)
             # Behind the letters: no mark goes before a letter that it holds back.
             self._prune_marks(oldest_kept)
             return self._count(old, "dropped", "too_old")
@@ -234,6 +242,7 @@ class MemoryOutbox:
                 size_bytes=sum(line.size_bytes for line in self._all_lines),
                 oldest_put_at=oldest.put_at if oldest else None,
                 dead=len(self._dead),
+                dead_bytes=self._dead_bytes,
                 behind_aliases=self._aside.messages,
                 leased=sum(
                     len(waiting.entry.messages)
@@ -261,15 +270,23 @@ class MemoryOutbox:
     def _remove_letters(self, ids: Collection[int]) -> int:
         kept = [item for item in self._dead if item.id not in ids]
         removed = len(self._dead) - len(kept)
-        self._dead = deque(kept, maxlen=MAX_DEAD_LETTERS)
+        self._dead = deque(kept)
+        self._dead_bytes = sum(item.size_bytes for item in kept)
         return removed
 
-    def _forget(self, keys: Collection[bytes], at: float, reason: str) -> int:
+    def _bound_letters(self) -> None:
+        most_bytes = self._settings.outbox_max_bytes
+        while len(self._dead) > MAX_DEAD_LETTERS or self._dead_bytes > most_bytes:
+            self._dead_bytes -= self._dead.popleft().size_bytes
+            self._totals["letters_lost", ""] += 1
+
+    def _forget(self, keys: Collection[bytes], at: float, now: float, reason: str) -> int:
         removed = 0
+        self._newest_mark = max(self._newest_mark, at)
         # An empty key is everybody without a user ID.
         for key in filter(None, keys):
             found = list(self._by_key.get(key, {}).values())
-            stopped = [waiting for waiting in found if waiting.entry.tracked_at <= at]
+            stopped = [item for item in found if is_ended(item.entry.tracked_at, at, now)]
             removed += self._count(stopped, "dropped", reason)
             self._marks[key] = max(at, self._marks.get(key, at))
             self._marks.move_to_end(key)
@@ -278,12 +295,34 @@ class MemoryOutbox:
                 self._forgotten_until = max(self._forgotten_until, oldest)
         return removed
 
-    def _is_stopped(self, entry: Entry) -> bool:
+    def _forget_letters(
+        self, keys: Collection[bytes], at: float, now: float, buried_after: float = -math.inf
+    ) -> None:
+        forgotten = set(filter(None, keys))
+        self._remove_letters(
+            {
+                item.id
+                for item in self._dead
+                if item.buried_at > buried_after
+                and not forgotten.isdisjoint((item.device_key, item.user_key))
+                and is_ended(item.tracked_at, at, now)
+            }
+        )
+
+    def _correct_clock(self, now: float) -> None:
+        """Stop nothing of what is tracked from now on: a clock that was ahead may have said so."""
+        latest = now + CLOCK_SECONDS
+        if self._newest_mark > latest:
+            self._marks.update((key, now) for key, at in self._marks.items() if at > latest)
+            self._forgotten_until = min(self._forgotten_until, now)
+            self._newest_mark = latest
+
+    def _is_stopped(self, entry: Entry, now: float) -> bool:
         marks = self._marks
         if entry.tracked_at <= self._forgotten_until:
             return True  # nobody knows any more whom that mark stopped
         return any(
-            entry.tracked_at <= marks[key]
+            is_ended(entry.tracked_at, marks[key], now)
             for key in (entry.device_key, entry.user_key)
             if key in marks
         )

@@ -5,12 +5,13 @@ What a new file begins with is not decided here.
 
 import contextlib
 import glob
-import logging
 import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from mp_asgi.delivery.log import logger
 
 from .files import LOGS, create
 
@@ -18,8 +19,6 @@ _DAMAGES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 Begin = Callable[[Path, Path], None]
 """Makes the whole of a new file at the first path, after the one at the second was damaged."""
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class Damaged(sqlite3.DatabaseError):

@@ -16,8 +16,9 @@
 --   marks            keys under a stop mark; stopped_until: of the newest mark that had to go
 --   stopping         those of them under which something may wait still: it is removed in rounds
 --   seen             tickets' sources and what was handed over, by when; tickets: last numbers
---   sizes, totals    sums; sizes also has the last id that was read, next id, last letter, and
---                    with which id the outbox began
+--   lease:<sender>   number, line, end and ids of a sender's last lease; goes by itself
+--   sizes, totals    sums; sizes also has the last id that was read, next id, last letter, how many
+--                    leases there were, and with which id the outbox began
 
 local GROUP, CONSUMER = 'drain', 'drain'
 local LINES = {'t', 'i', 'e', 'g'}
@@ -31,6 +32,9 @@ local ALONE_AFTER = 3    -- leases that ran out; what may have killed its sender
 local READ_AT_ONCE = 32  -- entries; each may have 1 MB
 local ROUND = 1000       -- removals in one call, so that others are served between
 local ARGUMENTS = 4000   -- of one command; Lua's stack has room for 8000
+local LEASES = 4000      -- microseconds apart; then again, and time has gone on
+local CLOCK_SECONDS = 3600  -- what a mark may be ahead, as in stopping.py
+local AHEAD_SECONDS = 60  -- and what an event may be
 local VOID = 2 ^ 53 - 1  -- number of a ticket that will never be honoured
 local TYPES = {
   sizes = 'hash', totals = 'hash', heads = 'hash', moved = 'hash', tickets = 'hash',
@@ -65,14 +69,16 @@ local function commit()
   for _, arguments in ipairs(notes) do call(unpack(arguments)) end
 end
 
+local function check_type(name, expected)
+  local found = call('TYPE', key(name)).ok
+  if found ~= 'none' and found ~= expected then
+    error('WRONGTYPE ' .. key(name) .. ' is a ' .. found .. ', and no ' .. expected)
+  end
+end
+
 -- A call that fails half-way is not undone: what can be known before is looked at before.
 local function check_types()
-  for name, expected in pairs(TYPES) do
-    local found = call('TYPE', key(name)).ok
-    if found ~= 'none' and found ~= expected then
-      error('WRONGTYPE ' .. key(name) .. ' is a ' .. found .. ', and no ' .. expected)
-    end
-  end
+  for name, expected in pairs(TYPES) do check_type(name, expected) end
 end
 
 -- A server that is full refuses a script's first write alone, unless it can only remove.
@@ -197,10 +203,12 @@ local function let_go(id, entry)
   return true, is_leased
 end
 
+-- Of very many a part: the next call goes on, and until then they are held.
 local function end_holds(line, now)
-  local over = call('ZRANGEBYSCORE', key(line .. ':until'), '-inf', now)
+  local over = call('ZRANGEBYSCORE', key(line .. ':until'), '-inf', now, 'LIMIT', 0, ROUND)
   -- A lease that lasts longer than it may was made before the clock was set back.
-  local impossible = call('ZRANGEBYSCORE', key(line .. ':since'), '(' .. now, '+inf')
+  local impossible = call(
+    'ZRANGEBYSCORE', key(line .. ':since'), '(' .. now, '+inf', 'LIMIT', 0, ROUND)
   for _, ids in ipairs({over, impossible}) do
     for _, id in ipairs(ids) do
       local entry = find(id)
@@ -229,13 +237,19 @@ local function index(id, entry)
   if is_alias(entry) then call('ZADD', key('alias:' .. entry.user), id, id) end
 end
 
-local function is_stopped(entry)
+-- Whether a stop ends an entry, as stopping.py has it. Not by the shared clock: the host that put an
+-- entry, or stopped it, dated it by its own.
+local function is_ended(entry, at, now)
+  return entry.tracked_at <= tonumber(at) or entry.tracked_at > tonumber(now) + AHEAD_SECONDS
+end
+
+local function is_stopped(entry, now)
   if not has('marks') and not has('stopped_until') then return false end
   local last = tonumber(call('GET', key('stopped_until')) or '-inf')
   local is_hit = entry.tracked_at <= last  -- nobody knows any more whom that mark stopped
   each_key(entry, function(name)
     local mark = call('ZSCORE', key('marks'), name)
-    is_hit = is_hit or (mark and entry.tracked_at <= tonumber(mark))
+    is_hit = is_hit or (mark and is_ended(entry, mark, now))
   end)
   return is_hit
 end
@@ -355,6 +369,7 @@ local function remove_letter(letter)
   local entry = parse(fields[2])
   local id = string.match(letter[1], '^%d+')
   each_key(entry, function(name) call('SREM', key('dead:of:' .. name), id) end)
+  add_size('letter_bytes', -entry.bytes)
   return call('XDEL', key('dead'), letter[1])
 end
 
@@ -362,13 +377,30 @@ local function find_letter(id)
   return call('XRANGE', key('dead'), stream_id(id), stream_id(id))[1]
 end
 
-local function accept(entry, payload, max_messages, max_bytes, result)
+-- Remove the oldest letters beyond the bounds; after a bound was lowered, a part with each burial.
+local function give_up_letters(most, most_bytes, buried)
+  local lost, letters = 0, call('XLEN', key('dead'))
+  local maximum = math.min(letters, ROUND + buried)
+  while lost < maximum
+    and (letters - lost > tonumber(most) or size('letter_bytes') > tonumber(most_bytes)) do
+    remove_letter(call('XRANGE', key('dead'), '-', '+', 'COUNT', 1)[1])
+    lost = lost + 1
+  end
+  count('letters_lost:', lost)
+end
+
+-- The bounds are now, the oldest that may be put, the most messages and the most bytes.
+local function accept(entry, payload, bounds, result)
+  local now, oldest, max_messages, max_bytes = unpack(bounds)
   count('accepted:', entry.messages)
-  if is_stopped(entry) then
+  if is_stopped(entry, now) then
     count('dropped:stopped', entry.messages)
     result[2] = result[2] + entry.messages
-  elseif not entry.is_identity and (size('messages') + entry.messages > max_messages
-    or size('bytes') + entry.bytes > max_bytes) then
+  elseif entry.tracked_at < tonumber(oldest) then
+    count('dropped:too_old', entry.messages)
+    result[4] = result[4] + entry.messages
+  elseif not entry.is_identity and (size('messages') + entry.messages > tonumber(max_messages)
+    or size('bytes') + entry.bytes > tonumber(max_bytes)) then
     count('dropped:overflow', entry.messages)
     result[3] = result[3] + entry.messages
   else
@@ -384,9 +416,28 @@ local function note_ticket(source, number, now)
   note('HSET', key('tickets'), source, text(number))
 end
 
--- Nothing was stopped later than now: only a clock that was ahead can have said so.
+-- Answer whether a ticket is new, and remember it as long as its source is met.
+local function take_ticket(source, number, now)
+  if source == '' then return true end
+  if tonumber(number) > last_number(source) then
+    note_ticket(source, tonumber(number), now)
+    return true
+  end
+  begin_though_full()
+  call('ZADD', key('seen'), 'GT', now, source)
+  return false
+end
+
+-- Nothing was stopped so much later than now: only a clock that was ahead can have said so.
 local function correct_clock(now)
-  if has('stopped_until') and tonumber(call('GET', key('stopped_until'))) > tonumber(now) then
+  local latest = string.format('%.17g', now + CLOCK_SECONDS)
+  if has('marks') then
+    for _, name in ipairs(
+      call('ZRANGEBYSCORE', key('marks'), '(' .. latest, '+inf', 'LIMIT', 0, ROUND)) do
+      call('ZADD', key('marks'), now, name)
+    end
+  end
+  if has('stopped_until') and tonumber(call('GET', key('stopped_until'))) > tonumber(latest) then
     call('SET', key('stopped_until'), now)
   end
 end
@@ -402,19 +453,17 @@ end
 local operations = {}
 
 -- Return what became of the messages, and with which id the outbox began.
-function operations.put(now, wall, max_messages, max_bytes, source, number, entries)
-  local result = {0, 0, 0}
-  if source == '' or tonumber(number) > last_number(source) then
-    check_types()
-    now = shared_time(now, wall)
+function operations.put(now, wall, oldest, max_messages, max_bytes, source, number, entries)
+  local result, bounds = {0, 0, 0, 0}, {now, oldest, max_messages, max_bytes}
+  now = shared_time(now, wall)
+  check_types()
+  if take_ticket(source, number, now) then
     correct_clock(now)
-    if source ~= '' then note_ticket(source, tonumber(number), now) end
     for place = 1, #entries, 2 do
-      accept(put_at(entries[place], now), entries[place + 1], tonumber(max_messages),
-        tonumber(max_bytes), result)
+      accept(put_at(entries[place], now), entries[place + 1], bounds, result)
     end
   end
-  result[4] = call('HGET', key('sizes'), 'began')
+  result[5] = call('HGET', key('sizes'), 'began')
   return result
 end
 
@@ -427,26 +476,25 @@ end
 
 function operations.time() return string.format('%.17g', server_time()) end
 
--- Entries each with a label that no other has, and the ticket under which it was perhaps put. What
--- is older than `seconds` may be older than a stop mark that is gone.
-function operations.take_over(now, wall, seconds, max_messages, max_bytes, ends_at, items)
+local function check_types_of(entry)
+  each_key(entry, function(name) check_type('of:' .. name, 'set') end)
+  if entry.user ~= '' then check_type('alias:' .. entry.user, 'zset') end
+end
+
+-- Entries each with a label that no other has, and the ticket under which it was perhaps put.
+function operations.take_over(now, wall, oldest, max_messages, max_bytes, ends_at, items)
   if server_time() > tonumber(ends_at) then return false end
+  local result, bounds = {0, 0, 0, 0}, {now, oldest, max_messages, max_bytes}
   check_types()
+  for place = 4, #items, 5 do check_types_of(parse(items[place])) end
   now = shared_time(now, wall)
   correct_clock(now)
-  local result = {0, 0, 0}
   for place = 1, #items, 5 do
     local label, source, number, head, payload = unpack(items, place, place + 4)
     if not call('ZSCORE', key('seen'), label) then
       note('ZADD', key('seen'), now, label)
       if source == '' or is_void(source, tonumber(number), now) then
-        local entry = put_at(head, now)
-        if entry.tracked_at < now - seconds then
-          count('accepted:', entry.messages)
-          count('dropped:too_old', entry.messages)
-        else
-          accept(entry, payload, tonumber(max_messages), tonumber(max_bytes), result)
-        end
+        accept(put_at(head, now), payload, bounds, result)
       end
     end
   end
@@ -510,14 +558,59 @@ local function barrier_of(line)
   return barrier
 end
 
-function operations.lease(line, now, wall, max_messages, max_bytes, seconds)
+local function note_lease(sender, number, line, ends_at, ids, keep_seconds)
+  local ids_of = table.concat(ids, ' ')
+  call('SET', key('lease:' .. sender), number .. ' ' .. line .. ' ' .. ends_at .. ' ' .. ids_of,
+    'EX', keep_seconds)
+end
+
+-- Return number, line, end and ids of a sender's last lease.
+local function last_lease(sender)
+  local kept = call('GET', key('lease:' .. sender)) or '-1 i 0 '
+  local number, line, ends_at, ids = string.match(kept, '^(%S+) (%S+) (%S+) (.*)$')
+  return tonumber(number), line, tonumber(ends_at), ids
+end
+
+-- Whether an entry is still as whoever names the end of its lease knew it; with '' nobody leases it.
+-- A packet may come late, or its answer not at all: what was leased since is not theirs.
+local function is_held_by(id, line, ends_at)
+  local is_leased = call('ZSCORE', key(line .. ':since'), id)
+  if ends_at == '' then return not is_leased end
+  return is_leased and tonumber(call('ZSCORE', key(line .. ':until'), id)) == tonumber(ends_at)
+end
+
+-- Give back what a lease took of which its sender never heard, and let it take nothing later on.
+function operations.take_back(sender, number, keep_seconds)
+  local last, line, ends_at, ids = last_lease(sender)
+  number = tonumber(number)
+  if last > number then return 0 end
+  begin_though_full()
+  if last == number then
+    for id in string.gmatch(ids, '%S+') do
+      local entry = find(id)
+      if entry and is_held_by(id, line, ends_at) then
+        let_go(id, entry)
+        set_ready(line, id)
+      end
+    end
+  end
+  note_lease(sender, text(number), line, '0', {}, keep_seconds)
+  return 0
+end
+
+-- Return the lease's end, which names it, and what it took.
+function operations.lease(
+  line, now, wall, max_messages, max_bytes, seconds, sender, number, keep_seconds)
+  if last_lease(sender) >= tonumber(number) then return {'', {}} end  -- it was taken back
   now = shared_time(now, wall)
   end_holds(line, now)
   local peek, keep_rest = offer(line, max_messages)
   local barrier = barrier_of(line)
-  local leased, ends, starts = {}, {}, {}
+  local leased, ids, ends, starts = {}, {}, {}, {}
   local limit = {messages = tonumber(max_messages), bytes = tonumber(max_bytes)}
-  local ends_at = string.format('%.17g', now + seconds)
+  -- A few microseconds early, so that no two leases of one moment have the same end.
+  local early = 1 + size('leases') % LEASES
+  local ends_at = string.format('%.17g', now + seconds - early / 1e6)
   local starts_at = string.format('%.17g', now - seconds)
   local evicted, stopped = {}, {}
   local is_repeatable = nil  -- whether all of the lease is
@@ -530,7 +623,7 @@ function operations.lease(line, now, wall, max_messages, max_bytes, seconds)
     if not payload or not entry then
       take()
       evicted[#evicted + 1] = id
-    elseif has('stopping') and is_stopped(entry) then
+    elseif has('stopping') and is_stopped(entry, 'inf') then
       take()
       stopped[#stopped + 1] = id
     else
@@ -547,6 +640,7 @@ function operations.lease(line, now, wall, max_messages, max_bytes, seconds)
       leased[#leased + 1] = {
         number, entry.head, payload,
         has('attempts') and tonumber(call('HGET', key('attempts'), id) or 0) or 0, overdue}
+      ids[#ids + 1] = id
       ends[#ends + 1], ends[#ends + 2] = ends_at, id
       starts[#starts + 1], starts[#starts + 2] = starts_at, id
       add_held(entry, 1)
@@ -557,10 +651,14 @@ function operations.lease(line, now, wall, max_messages, max_bytes, seconds)
   keep_rest()
   call_all('ZADD', line .. ':until', ends)
   call_all('ZADD', line .. ':since', starts)
+  if #ids > 0 then
+    add_size('leases', 1)
+    note_lease(sender, number, line, ends_at, ids, keep_seconds)
+  end
   count('dropped:stopped', remove(stopped))
   count('dropped:evicted', remove(evicted))
   if #evicted > 0 then clear({[line] = evicted}) end
-  return leased
+  return {ends_at, leased}
 end
 
 function operations.settle(reason, ids)
@@ -569,11 +667,13 @@ function operations.settle(reason, ids)
   return removed
 end
 
-function operations.release(not_before, wall, ids)
+-- Ids, each with the end of its lease.
+function operations.release(not_before, wall, items)
   not_before = shared_time(not_before, wall)
-  for _, id in ipairs(ids) do
+  for place = 1, #items, 2 do
+    local id, ends_at = items[place], items[place + 1]
     local entry = find(id)
-    if entry and not call('ZSCORE', key('aside'), id) then
+    if entry and is_held_by(id, entry.line, ends_at) and not call('ZSCORE', key('aside'), id) then
       read_until(entry.line, tonumber(id))
       let_go(id, entry)
       call('HINCRBY', key('attempts'), id, 1)
@@ -586,9 +686,9 @@ function operations.release(not_before, wall, ids)
   return 0
 end
 
-function operations.split(id)
+function operations.split(id, ends_at)
   local entry = find(id)
-  local payload = entry and payload_of(id, entry)
+  local payload = entry and is_held_by(id, entry.line, ends_at) and payload_of(id, entry)
   if not payload or entry.messages < 2 then return 0 end
   begin_though_full()
   read_until(entry.line, tonumber(id))
@@ -620,15 +720,20 @@ function operations.split(id)
   return 0
 end
 
-function operations.bury(id, now, most, refusals)
+function operations.bury(id, now, wall, most, most_bytes, refusals)
+  now = shared_time(now, wall)
   local entry = find(id)
   local payload = entry and payload_of(id, entry)
   if not payload then return 0 end
   begin_though_full()
   local messages, bytes = messages_of(payload)
+  if call('XLEN', key('dead')) == 0 then  -- perhaps evicted
+    add_size('letter_bytes', -size('letter_bytes'))
+  end
   for place = 1, #refusals, 3 do
     local number, reason, reply = refusals[place] + 1, refusals[place + 1], refusals[place + 2]
     add_size('letters', 1)
+    add_size('letter_bytes', bytes[number])
     local letter = text(size('letters'))
     call('XADD', key('dead'), stream_id(letter), 'head', render(entry, 1, bytes[number]),
       'message', messages[number], 'reason', reason, 'reply', reply, 'at', now)
@@ -636,18 +741,12 @@ function operations.bury(id, now, most, refusals)
     count('buried:' .. reason, 1)
   end
   count('delivered:', remove({id}) - #refusals / 3)
-  local surplus = call('XLEN', key('dead')) - most
-  if surplus > 0 then
-    count('letters_lost:', surplus)
-    for _, letter in ipairs(call('XRANGE', key('dead'), '-', '+', 'COUNT', surplus)) do
-      remove_letter(letter)
-    end
-  end
+  give_up_letters(most, most_bytes, #refusals / 3)
   return 1
 end
 
 -- Remove one round of what waits under a key. Return how many messages, and where the next goes on.
-local function forget_round(name, cursor, at)
+local function forget_round(name, cursor, at, now)
   local stopped, seen = {}, 0
   repeat
     local found = call('SSCAN', key('of:' .. name), cursor, 'COUNT', ROUND)
@@ -655,11 +754,20 @@ local function forget_round(name, cursor, at)
     for _, id in ipairs(found[2]) do
       local entry = find(id)
       if not entry then call('SREM', key('of:' .. name), id) end  -- evicted
-      if entry and entry.tracked_at <= tonumber(at) then stopped[#stopped + 1] = id end
+      if entry and is_ended(entry, at, now) then stopped[#stopped + 1] = id end
     end
     seen = seen + #found[2]
   until cursor == '0' or seen >= ROUND
   return remove(stopped), cursor
+end
+
+-- Remove the letters under a key that a stop ends, of those that were buried after that time.
+local function forget_letters(name, at, now, buried_after)
+  for _, id in ipairs(call('SMEMBERS', key('dead:of:' .. name))) do
+    local letter = find_letter(id)
+    if letter and tonumber(letter[2][10]) > buried_after
+      and is_ended(parse(letter[2][2]), at, now) then remove_letter(letter) end
+  end
 end
 
 local function give_up_marks(most)
@@ -673,7 +781,7 @@ local function give_up_marks(most)
 end
 
 -- Keys, each with where to go on, '0' at first. Return how many messages went, and what is left.
-function operations.forget(reason, at, most, items)
+function operations.forget(reason, at, now, most, items)
   begin_though_full()
   local removed, rest = 0, {}
   for place = 1, #items, 2 do call('ZADD', key('marks'), 'GT', at, items[place]) end
@@ -681,7 +789,7 @@ function operations.forget(reason, at, most, items)
     local name, cursor, is_done = items[place], items[place + 1], false
     if removed < ROUND then
       local messages
-      messages, cursor = forget_round(name, cursor, at)
+      messages, cursor = forget_round(name, cursor, at, now)
       removed, is_done = removed + messages, cursor == '0'
     end
     if is_done then
@@ -690,12 +798,8 @@ function operations.forget(reason, at, most, items)
       call('ZADD', key('stopping'), 'GT', at, name)
       rest[#rest + 1], rest[#rest + 2] = name, cursor
     end
-    if reason == 'dropped:erased' then
-      for _, id in ipairs(call('SMEMBERS', key('dead:of:' .. name))) do
-        local letter = find_letter(id)
-        if letter then remove_letter(letter) end
-      end
-    end
+    -- Of a stop what was buried later: it would be kept for longer than the mark.
+    forget_letters(name, at, now, reason == 'dropped:erased' and -math.huge or tonumber(at))
   end
   give_up_marks(most)
   count(reason, removed)
@@ -706,15 +810,15 @@ function operations.dead(after, limit)
   return call('XRANGE', key('dead'), '(' .. stream_id(after), '+', 'COUNT', limit)
 end
 
-function operations.replay(now, ids)
-  local replayed = 0
+function operations.replay(now, wall, ids)
+  local replayed, at = 0, shared_time(now, wall)
   check_types()
   for _, id in ipairs(ids) do
     local letter = find_letter(id)
     local entry = letter and parse(letter[2][2])
-    if letter and not is_stopped(entry) then
+    if letter and not is_stopped(entry, now) then
       remove_letter(letter)
-      add(put_at(entry.head, now), letter[2][4])
+      add(put_at(entry.head, at), letter[2][4])
       replayed = replayed + 1
     end
   end
@@ -759,6 +863,7 @@ end
 function operations.expire(now, wall, max_age)
   now = tonumber(shared_time(now, wall))
   local oldest_kept = now - max_age
+  correct_clock(string.format('%.17g', now))
   local old, letters = find_old(oldest_kept, now), 0
   while letters < ROUND do
     local letter = call('XRANGE', key('dead'), '-', '+', 'COUNT', 1)[1]
@@ -789,10 +894,7 @@ function operations.policy()
 end
 
 function operations.tally(source, number, now, wall, items)
-  if source ~= '' then
-    if tonumber(number) <= last_number(source) then return 0 end
-    note_ticket(source, tonumber(number), shared_time(now, wall))
-  end
+  if not take_ticket(source, number, shared_time(now, wall)) then return 0 end
   for place = 1, #items, 2 do count(items[place], tonumber(items[place + 1])) end
   return 0
 end
@@ -822,7 +924,7 @@ function operations.stats()
   end
   return {
     size('messages'), size('bytes'), oldest and string.format('%.17g', oldest.put_at) or '',
-    call('XLEN', key('dead')), size('aside'), size('leased'), call('HGETALL', key('totals'))}
+    call('XLEN', key('dead')), size('letter_bytes'), size('aside'), size('leased'), call('HGETALL', key('totals'))}
 end
 
 -- Its name, how many arguments it has, these, and a list of any length.

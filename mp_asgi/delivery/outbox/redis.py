@@ -4,14 +4,15 @@ What an operation does is written in `redis.lua`, which runs whole or not at all
 called with, and what its answers mean.
 """
 
-import logging
+import secrets
 import struct
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mp_asgi.delivery.log import logger
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
@@ -31,15 +32,14 @@ from .base import (
 )
 from .frames import decode, encode, pack, unpack
 from .redis_server import Argument, Server
+from .stopping import find_oldest
 
-ROUND: Final = 1000  # dead letters in one answer
+ROUND: Final = 1000  # dead letters in one call
 LATE_SECONDS: Final = 3600.0  # a packet that was lost is sent again for minutes, not for hours
 
 _HEAD: Final = struct.Struct(">cBIIddH")
 _REPEATABLE, _IDENTITY = 1, 2
 _ENDPOINTS: Final = {endpoint.value[1].encode(): endpoint for endpoint in Endpoint}
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ class RedisOutbox:
     Everything is dated by the server's clock: a caller's `now` is corrected by how far its host's
     clock is from it, when that is a second or more. Ids begin at the server's time, so that none
     comes again after the server has lost what it kept. A lost answer of a put that has a ticket can
-    be repeated; nothing is repeated here.
+    be repeated, and one of a release or a split, which name the lease that they end; nothing is
+    repeated here.
 
     Args:
         url: `redis://` or `rediss://` (TLS), with user, password, port and number of the database.
@@ -86,13 +87,19 @@ class RedisOutbox:
         self._tag = f"{{mp-asgi:{project}}}"
         self._wall = wall
         self._server = Server(url)
+        self._sender = secrets.token_hex(8)
+        self._lease_number = 0
+        self._doubtful_lease = 0  # the number of one whose answer did not come; 0 without one
         self._began = b""  # with which id the outbox began; empty while that is not known
+        # Until when, as the server names it and by the caller's clock, by id.
+        self._held: dict[int, tuple[bytes, float]] = {}
         self._has_seen_policy = False
 
     def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
         """Accept entries, each as a whole, in order."""
+        bounds = self._bounds(now, ticket)
         ticket = ticket or Ticket("", 0)
-        fixed = (now, self._wall(), *self._bounds, ticket.source, ticket.number)
+        fixed = (now, self._wall(), *bounds, ticket.source, ticket.number)
         rest = [
             part for entry in entries for part in (_pack_head(entry, now), pack(entry.messages))
         ]
@@ -108,8 +115,7 @@ class RedisOutbox:
         """Accept what another outbox hands over; what has a label that was seen is not counted.
 
         What was put under the ticket of its doubt is here. If that put was not done, it never
-        will be from now on, however late it arrives. What may be older than a stop mark that has
-        gone is dropped as `too_old`.
+        will be from now on, however late it arrives. Entries are refused as in `put`.
 
         Args:
             hand_ins: What is handed over.
@@ -125,7 +131,7 @@ class RedisOutbox:
             doubt = item.doubt or Ticket("", 0)
             rest += (item.label, doubt.source, doubt.number)
             rest += (_pack_head(item.entry, now), pack(item.entry.messages))
-        fixed = (now, self._wall(), self._settings.outbox_max_age, *self._bounds, ends_at)
+        fixed = (now, self._wall(), *self._bounds(now), ends_at)
         result = self._call("take_over", *fixed, rest=rest)
         return None if result is None else PutResult(*result)
 
@@ -136,6 +142,7 @@ class RedisOutbox:
 
     def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
         """Answer what could be leased now."""
+        self._take_back()
         messages, size_bytes, since = self._call("backlog", _line(endpoint), now, self._wall())
         return Backlog(messages, size_bytes, float(since) if since else now)
 
@@ -143,41 +150,56 @@ class RedisOutbox:
         self, endpoint: Endpoint, now: float, *, max_messages: int, max_bytes: int, seconds: float
     ) -> list[Leased]:
         """Take whole entries, oldest first, for `seconds`; after that they return."""
-        limits = (max_messages, max_bytes, seconds)
-        rows = self._call("lease", _line(endpoint), now, self._wall(), *limits)
-        return [_read_leased(*row) for row in rows]
+        self._take_back()
+        self._lease_number += 1
+        number = self._lease_number
+        fixed = (_line(endpoint), now, self._wall(), max_messages, max_bytes, seconds)
+        try:
+            ends_at, rows = self._call("lease", *fixed, self._sender, number, int(LATE_SECONDS))
+        except OutboxUnavailable:
+            self._doubtful_lease = number
+            raise
+        leased = [_read_leased(*row) for row in rows]
+        self._hold(leased, ends_at, now, seconds)
+        return leased
 
     def ack(self, ids: Sequence[int]) -> int:
         """Remove delivered entries. Return how many messages that settled."""
-        return int(self._call("settle", "delivered:", rest=ids))
+        return self._settle("delivered:", ids)
 
     def drop(self, ids: Sequence[int], reason: str) -> int:
         """Remove entries that may not leave. Return how many messages."""
-        return int(self._call("settle", f"dropped:{reason}", rest=ids))
+        return self._settle(f"dropped:{reason}", ids)
 
     def release(self, ids: Sequence[int], not_before: float) -> None:
         """Give entries back where they stood and count an attempt."""
-        self._call("release", not_before, self._wall(), rest=ids)
+        rest = [part for item in ids for part in (item, self._end_of(item))]
+        self._call("release", not_before, self._wall(), rest=rest)
+        self._let_go(ids)
 
     def split(self, id: int) -> None:  # noqa: A002  # the word of the contract
         """Put two entries, each with half of the messages and ready, in one entry's place."""
-        self._call("split", id)
+        self._call("split", id, self._end_of(id))
+        self._let_go((id,))
 
     def bury(self, id: int, refusals: Sequence[Refusal], now: float) -> bool:  # noqa: A002
         """Turn the named messages into dead letters and remove the entry, atomically."""
         rest = [part for item in refusals for part in (item.index, item.reason, encode(item.reply))]
-        return bool(self._call("bury", id, now, MAX_DEAD_LETTERS, rest=rest))
+        bounds = (MAX_DEAD_LETTERS, self._settings.outbox_max_bytes)
+        was_there = bool(self._call("bury", id, now, self._wall(), *bounds, rest=rest))
+        self._let_go((id,))
+        return was_there
 
-    def forget(self, keys: Collection[bytes], at: float) -> int:
-        """Remove what was tracked at or before `at` under any key, and leave stop marks.
+    def forget(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Remove what a stop at `at` ends under any key, and leave stop marks.
 
         What is very much goes in rounds: the marks come with the first, and nothing is leased then.
         """
-        return self._forget("dropped:stopped", keys, at)
+        return self._forget("dropped:stopped", keys, at, now)
 
-    def erase(self, keys: Collection[bytes], at: float) -> int:
-        """Forget as `forget` does, and remove the dead letters under the keys, too."""
-        return self._forget("dropped:erased", keys, at)
+    def erase(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Forget as `forget` does, and remove such dead letters under the keys, too."""
+        return self._forget("dropped:erased", keys, at, now)
 
     def dead(self, after: int = 0, limit: int = MAX_DEAD_LETTERS) -> Sequence[DeadLetter]:
         """Answer dead letters with a greater id than `after`, oldest first, at most `limit`."""
@@ -191,12 +213,12 @@ class RedisOutbox:
         return tuple(letters)
 
     def replay(self, ids: Collection[int], now: float) -> int:
-        """Put dead letters back at the end, to be sent again."""
-        return int(self._call("replay", now, rest=sorted(ids)))
+        """Put dead letters back at the end, to be sent again; very many in rounds."""
+        return sum(int(self._call("replay", now, self._wall(), rest=part)) for part in _rounds(ids))
 
     def purge(self, ids: Collection[int]) -> int:
-        """Delete dead letters. Return how many."""
-        return int(self._call("purge", rest=list(ids)))
+        """Delete dead letters, very many in rounds. Return how many."""
+        return sum(int(self._call("purge", rest=part)) for part in _rounds(ids))
 
     def expire(self, now: float) -> int:
         """Give up what is older than `outbox_max_age`; dead letters of that age are deleted."""
@@ -224,13 +246,14 @@ class RedisOutbox:
 
     def stats(self) -> OutboxStats:
         """Answer how full the outbox is."""
-        depth, size_bytes, oldest, dead, aside, leased, totals = self._call("stats")
+        depth, size_bytes, oldest, dead, dead_bytes, aside, leased, totals = self._call("stats")
         pairs = zip(totals[::2], totals[1::2], strict=True)
         return OutboxStats(
             depth=depth,
             size_bytes=size_bytes,
             oldest_put_at=float(oldest) if oldest else None,
             dead=dead,
+            dead_bytes=dead_bytes,
             behind_aliases=aside,
             leased=leased,
             totals={_read_counter(name): int(number) for name, number in pairs if int(number)},
@@ -240,26 +263,54 @@ class RedisOutbox:
         """Let go of the connections; a later call opens them again."""
         self._server.close()
 
-    def _forget(self, reason: str, keys: Collection[bytes], at: float) -> int:
+    def _take_back(self) -> None:
+        """Give back what a lease took whose answer did not come: nothing of it has left, and once
+        it has run out nobody knows that.
+        """
+        if number := self._doubtful_lease:
+            self._call("take_back", self._sender, number, int(LATE_SECONDS))
+            self._doubtful_lease = 0
+
+    def _hold(self, leased: Sequence[Leased], ends_at: bytes, now: float, seconds: float) -> None:
+        """Remember a lease until it is settled, or has run out."""
+        self._let_go([item for item, (_, until) in list(self._held.items()) if until <= now])
+        self._held.update((item.id, (ends_at, now + seconds)) for item in leased)
+
+    def _end_of(self, id: int) -> bytes:  # noqa: A002
+        """Answer the end of the lease under which an entry is out; nothing without one."""
+        return self._held.get(id, (b"", 0.0))[0]
+
+    def _let_go(self, ids: Sequence[int]) -> None:
+        for item in ids:
+            self._held.pop(item, None)
+
+    def _settle(self, reason: str, ids: Sequence[int]) -> int:
+        removed = int(self._call("settle", reason, rest=ids))
+        self._let_go(ids)
+        return removed
+
+    def _forget(self, reason: str, keys: Collection[bytes], at: float, now: float) -> int:
         # An empty key is everybody without a user ID.
         rest: Sequence[str | bytes] = [part for key in filter(None, keys) for part in (key, "0")]
         removed = 0
         while rest:
             # A visitor of very many events goes in rounds; the marks come with the first.
-            count, *rest = self._call("forget", reason, at, MAX_STOP_MARKS, rest=rest)
+            count, *rest = self._call("forget", reason, at, now, MAX_STOP_MARKS, rest=rest)
             removed += count
         return removed
 
-    @property
-    def _bounds(self) -> tuple[int, int]:
-        return self._settings.outbox_max_messages, self._settings.outbox_max_bytes
+    def _bounds(self, now: float, ticket: Ticket | None = None) -> tuple[float, int, int]:
+        settings = self._settings
+        # By the clock of this host, which dated what it puts.
+        oldest = find_oldest(settings.outbox_max_age, now, ticket)
+        return oldest, settings.outbox_max_messages, settings.outbox_max_bytes
 
     def _compare(self, began: bytes) -> None:
         """Say so if the server has lost what this process had put."""
         if self._began and began != self._began:
             logger.error(
                 "%s has lost the outbox: it is a new one, though this process has put before. What "
-                "waited is gone, and the stop marks. docs/reliability.md says what it must keep.",
+                "waited is gone, and the stop marks. docs/scaling.md says what it must keep.",
                 self._server.name,
             )
         self._began = began
@@ -273,7 +324,7 @@ class RedisOutbox:
         return answer
 
     def _tell_policy(self, policy: str) -> None:
-        # The others take only keys that have a time to live; none of ours has.
+        # The others take only keys that have a time to live; of ours only what nobody waits for.
         if policy.startswith("allkeys-"):
             logger.warning(
                 "%s gives up any key when its memory is full (maxmemory-policy %s): events would "
@@ -281,6 +332,13 @@ class RedisOutbox:
                 self._server.name,
                 policy,
             )
+
+
+def _rounds(ids: Collection[int]) -> Iterator[list[int]]:
+    """Answer ids in parts, oldest first, so that the server serves others between them."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), ROUND):
+        yield ordered[start : start + ROUND]
 
 
 def _line(endpoint: Endpoint) -> str:

@@ -17,6 +17,8 @@ else:
 
 PATIENCE: Final = 1.25  # of the timeout: one part that is silent says itself what it was
 
+MAX_CONNECTIONS: Final = 2**31  # redis-py's own; a process has a thread or two that ask at once
+
 
 class _Attempt(threading.Thread):
     """One try to connect.
@@ -83,7 +85,8 @@ class _BoundedSSLConnection(_Bounded, SSLConnection):
 def bound_pool(seconds: float) -> type[ConnectionPool]:
     """Answer a pool whose connections take so many seconds to connect, and for each answer.
 
-    What it needs wins over the options of a URL: an answer that was decoded is no event any more.
+    What it needs wins over the options of a URL: an answer that was decoded is no event any more,
+    and a thread that finds no connection free would think that the server failed.
     """
 
     class BoundedPool(ConnectionPool):
@@ -94,6 +97,7 @@ def bound_pool(seconds: float) -> type[ConnectionPool]:
                 "socket_connect_timeout": seconds,
                 "decode_responses": False,
                 "encoding": "utf-8",
+                "max_connections": MAX_CONNECTIONS,
             }
             super().__init__(
                 connection_class=_BoundedSSLConnection if is_tls else _BoundedConnection,

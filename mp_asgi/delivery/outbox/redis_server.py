@@ -1,7 +1,9 @@
 """Run `redis.lua` on a server, or on a cluster, and say what fails without saying a secret."""
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -34,6 +36,8 @@ class Server:
         except ImportError as error:
             text = 'The outbox on Redis needs a package: pip install "mp-asgi[redis]"'
             raise OutboxUnavailable(text) from error
+        # What the first look-up of a name needs: no thread of ours imports it (`mp_asgi.forks`).
+        import_module("encodings.idna")
         self._redis = redis
         self._url = url
         parts = urlsplit(url)
@@ -43,8 +47,9 @@ class Server:
         try:
             self._node = self._connect_to_node()
         except Exception as error:  # its text may quote the URL
-            reason = f" {error}" if isinstance(error, TypeError) else ""  # names an option
-            raise OutboxUnavailable(f"The URL of {self.name} cannot be used.{reason}") from error
+            option = re.search(r"(?:argument|value for) '(\w+)'", str(error))
+            remedy = f"Mend or remove {option[1]}= in it." if option else "Mend what follows the ?."
+            raise OutboxUnavailable(f"The URL of {self.name} cannot be used. {remedy}") from error
         self._client: redis.Redis | redis.RedisCluster = self._node
         self._sha = self._node.register_script(self._script).sha
 

@@ -19,6 +19,7 @@ from .frames import pack
 from .letters import Letters
 from .marks import Marks
 from .quarantine import Damaged
+from .stopping import is_ended
 
 _ASIDE: Final = len(NUMBERS)  # the line of what waits for aliases, of all endpoints
 _ALIASES: Final = NUMBERS[Endpoint.ALIASES]
@@ -51,8 +52,8 @@ _LEASED: Final = """
     SELECT coalesce(sum(count), 0) FROM holds CROSS JOIN entries USING (id) WHERE lease_seconds > 0
 """
 _OF_KEY: Final = f"""
-    SELECT id FROM entries WHERE device_key = :key AND tracked_at <= :at
-    UNION SELECT id FROM entries WHERE {_USER} AND tracked_at <= :at
+    SELECT id, tracked_at FROM entries WHERE device_key = :key
+    UNION SELECT id, tracked_at FROM entries WHERE {_USER}
 """  # noqa: S608
 _HAS_ALIAS: Final = f"SELECT 1 FROM entries WHERE {_USER} AND line = {_ALIASES} LIMIT 1"  # noqa: S608
 _FREED: Final = f"""
@@ -65,6 +66,10 @@ _GIVE_BACK: Final = f"""
     ON CONFLICT (id) DO UPDATE SET
         held_until = excluded.held_until, lease_seconds = 0, attempts = attempts + 1
 """  # noqa: S608
+_REMEMBER: Final = """
+    INSERT INTO tickets VALUES (?, ?, ?) ON CONFLICT (source) DO UPDATE SET
+        number = max(number, excluded.number), seen_at = max(seen_at, excluded.seen_at)
+"""
 
 
 class Rows:
@@ -248,21 +253,17 @@ class Rows:
         """Answer the smallest id; more than any if nothing waits."""
         return float(self._one("SELECT coalesce(min(id), 9e999) FROM entries")[0])
 
-    def of_key(self, key: bytes, at: float) -> list[int]:
-        """Answer the entries under a key that were tracked at or before that time."""
-        return [number for (number,) in self._execute(_OF_KEY, {"key": key, "at": at})]
+    def of_key(self, key: bytes, at: float, now: float) -> list[int]:
+        """Answer the entries under a key that a stop ends."""
+        found = self._execute(_OF_KEY, {"key": key})
+        return [number for number, tracked_at in found if is_ended(tracked_at, at, now)]
 
     def take_ticket(self, ticket: Ticket, now: float) -> bool:
-        """Answer whether a ticket is new, and remember it."""
-        row = self._execute(
-            "SELECT number FROM tickets WHERE source = ?", (ticket.source,)
-        ).fetchone()
-        if row is not None and ticket.number <= row[0]:
-            return False
-        self._execute(
-            "INSERT OR REPLACE INTO tickets VALUES (?, ?, ?)", (ticket.source, ticket.number, now)
-        )
-        return True
+        """Answer whether a ticket is new, and remember it as long as its source is met."""
+        source, number = ticket.source, ticket.number
+        row = self._execute("SELECT number FROM tickets WHERE source = ?", (source,)).fetchone()
+        self._execute(_REMEMBER, (source, number, now))
+        return row is None or number > row[0]
 
     def prune_tickets(self, oldest_kept: float) -> None:
         """Delete the tickets of sources that nothing came from since that time."""

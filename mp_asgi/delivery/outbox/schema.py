@@ -84,7 +84,22 @@ _FIRST: Final = (
     )""",
     "CREATE INDEX letters_by_time ON letters (buried_at)",
 )
-_STEPS: Final = (_FIRST,)  # from each version to the next; 0 is an empty file
+# How many dead letters there are and what they take, in the measure of what waits.
+_SECOND: Final = (
+    "ALTER TABLE letters ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0",
+    "UPDATE letters SET size_bytes = length(message)",
+    "ALTER TABLE state ADD COLUMN letters INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE state ADD COLUMN letter_bytes INTEGER NOT NULL DEFAULT 0",
+    """UPDATE state SET (letters, letter_bytes) =
+        (SELECT count(*), coalesce(sum(size_bytes), 0) FROM letters)""",
+    """CREATE TRIGGER letter_comes AFTER INSERT ON letters BEGIN
+        UPDATE state SET letters = letters + 1, letter_bytes = letter_bytes + NEW.size_bytes;
+    END""",
+    """CREATE TRIGGER letter_goes AFTER DELETE ON letters BEGIN
+        UPDATE state SET letters = letters - 1, letter_bytes = letter_bytes - OLD.size_bytes;
+    END""",
+)
+_STEPS: Final = (_FIRST, _SECOND)  # from each version to the next; 0 is an empty file
 
 _PRAGMAS: Final = (
     # A process that dies loses nothing that was committed; power loss may take the last moments.

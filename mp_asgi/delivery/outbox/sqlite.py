@@ -1,15 +1,14 @@
 """Keep the outbox in one SQLite file, which all processes of a host share."""
 
 import contextlib
-import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
 
+from mp_asgi.delivery.log import logger
 from mp_asgi.events import Endpoint, Entry
 from mp_asgi.settings import Settings
 
@@ -28,13 +27,13 @@ from .base import (
     fill,
 )
 from .database import Database
+from .location import owner_name
 from .rows import Rows
+from .stopping import find_oldest
 
 CLEAR_SECONDS: Final = 1.0  # of waiting for readers; the app's own take milliseconds
 
 T = TypeVar("T")
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class SQLiteOutbox:
@@ -58,9 +57,8 @@ class SQLiteOutbox:
         self._path = path
         self._settings = settings
         self._clock = clock
-        # The token alone: who mends the region or the host goes on with what waits.
-        project = sha256(settings.token.encode()).hexdigest()[:16]
-        self._database = Database(path, self._renew, clock, project=project)
+        # The token alone: who mends the host can name the file and go on with what waits.
+        self._database = Database(path, self._renew, clock, project=owner_name(settings))
 
     def put(self, entries: Sequence[Entry], now: float, ticket: Ticket | None = None) -> PutResult:
         """Accept entries, each as a whole, in order, in one transaction."""
@@ -115,7 +113,9 @@ class SQLiteOutbox:
             entry = rows.find(id)
             if entry is None:
                 return False
-            rows.count("letters_lost", rows.letters.add(entry, refusals, now, MAX_DEAD_LETTERS))
+            rows.letters.add(entry, refusals, now)
+            lost = rows.letters.bound(MAX_DEAD_LETTERS, self._settings.outbox_max_bytes)
+            rows.count("letters_lost", lost)
             for refusal in refusals:
                 rows.count("buried", 1, refusal.reason)
             rows.count("delivered", rows.remove([id]) - len(refusals))
@@ -123,17 +123,22 @@ class SQLiteOutbox:
 
         return self._change(end)
 
-    def forget(self, keys: Collection[bytes], at: float) -> int:
-        """Remove what was tracked at or before `at` under any key, and leave stop marks."""
-        return self._change(lambda rows: _forget(rows, keys, at, "stopped"))
+    def forget(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Remove what a stop at `at` ends under any key, and leave stop marks."""
 
-    def erase(self, keys: Collection[bytes], at: float) -> int:
-        """Forget as `forget` does, and remove the dead letters under the keys, too."""
+        def forget(rows: Rows) -> int:
+            # What was buried later would be kept for longer than the mark.
+            rows.letters.forget(keys, at, now, buried_after=at)
+            return rows.count("dropped", _forget(rows, keys, at, now), "stopped")
+
+        return self._change(forget)
+
+    def erase(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Forget as `forget` does, and remove such dead letters under the keys, too."""
 
         def erase(rows: Rows) -> int:
-            for key in filter(None, keys):
-                rows.letters.remove_of(key)
-            return _forget(rows, keys, at, "erased")
+            rows.letters.forget(keys, at, now)
+            return rows.count("dropped", _forget(rows, keys, at, now), "erased")
 
         removed = self._change(erase)
         self._tell_what_is_left()
@@ -148,7 +153,7 @@ class SQLiteOutbox:
 
         def replay(rows: Rows) -> int:
             entries = {letter.id: letter.to_entry() for letter in rows.letters.find(ids)}
-            stops = rows.marks.of(entries.values())
+            stops = rows.marks.of(entries.values(), now)
             free = {number: entry for number, entry in entries.items() if not stops.stop(entry)}
             for entry in free.values():
                 rows.add(entry, now)
@@ -167,6 +172,7 @@ class SQLiteOutbox:
 
         def expire(rows: Rows) -> int:
             rows.letters.remove_before(oldest_kept)
+            rows.marks.correct_clock(now)
             # Behind the letters: no mark goes before a letter that it holds back.
             rows.marks.prune(oldest_kept)
             rows.prune_tickets(oldest_kept)
@@ -224,22 +230,27 @@ class SQLiteOutbox:
     ) -> PutResult:
         if ticket is not None and not rows.take_ticket(ticket, now):
             return PutResult(0, 0, 0)
-        stored = stopped = overflowed = 0
+        stored = stopped = overflowed = too_old = 0
+        oldest = find_oldest(self._settings.outbox_max_age, now, ticket)
         rows.marks.correct_clock(now)
-        stops = rows.marks.of(entries)
+        stops = rows.marks.of(entries, now)
         for entry in entries:
             count = len(entry.messages)
             if stops.stop(entry):
                 stopped += count
+            elif entry.tracked_at < oldest:
+                too_old += count
             elif not entry.is_identity and self._is_full_for(rows, entry):
                 overflowed += count
             else:
                 rows.add(entry, now)
                 stored += count
-        rows.count("accepted", stored + stopped + overflowed)
+        result = PutResult(stored, stopped, overflowed, too_old)
+        rows.count("accepted", result.accepted)
         rows.count("dropped", stopped, "stopped")
+        rows.count("dropped", too_old, "too_old")
         rows.count("dropped", overflowed, "overflow")
-        return PutResult(stored, stopped, overflowed)
+        return result
 
     def _is_full_for(self, rows: Rows, entry: Entry) -> bool:
         settings = self._settings
@@ -275,22 +286,24 @@ class SQLiteOutbox:
         rows.settle()
 
 
-def _forget(rows: Rows, keys: Collection[bytes], at: float, reason: str) -> int:
+def _forget(rows: Rows, keys: Collection[bytes], at: float, now: float) -> int:
     removed = 0
     # An empty key is everybody without a user ID.
     for key in filter(None, keys):
-        removed += rows.remove(rows.of_key(key, at))
+        removed += rows.remove(rows.of_key(key, at, now))
         rows.marks.add(key, at)
     rows.marks.bound(MAX_STOP_MARKS)
-    return rows.count("dropped", removed, reason)
+    return removed
 
 
 def _describe(rows: Rows) -> OutboxStats:
+    dead, dead_bytes = rows.letters.sums()
     return OutboxStats(
         depth=rows.messages,
         size_bytes=rows.size_bytes,
         oldest_put_at=rows.oldest_put_at(),
-        dead=len(rows.letters),
+        dead=dead,
+        dead_bytes=dead_bytes,
         behind_aliases=rows.behind_aliases(),
         leased=rows.leased(),
         totals=rows.totals(),

@@ -4,7 +4,6 @@ One state decides: whether something is owed to the storage. Nothing is put into
 leased from it, before it has all that is owed, stops first.
 """
 
-import logging
 import random as random_module
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Final, TypeVar
 
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.lanes import Circuit
+from mp_asgi.delivery.log import logger
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, Endpoint, Entry
 
@@ -46,8 +46,6 @@ _MOVING_SECONDS: Final = 60.0  # of a lease that ends within the call
 T = TypeVar("T")
 U = TypeVar("U")
 H = TypeVar("H", Leased, DeadLetter)
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,20 +179,20 @@ class Standby:
                 return self._reserve.bury(id - FIRST_RESERVE_ID, refusals, now)
             return self._ask_or_owe(lambda primary: primary.bury(id, refusals, now), True)
 
-    def forget(self, keys: Collection[bytes], at: float) -> int:
-        """Remove what was tracked at or before `at` under any key, and leave stop marks in both."""
+    def forget(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Remove what a stop at `at` ends under any key, and leave stop marks in both."""
         stopped = tuple(keys)
-        return self._stop(lambda outbox: outbox.forget(stopped, at))
+        return self._stop(lambda outbox: outbox.forget(stopped, at, self._latest(now)))
 
-    def erase(self, keys: Collection[bytes], at: float) -> int:
-        """Forget as `forget` does, and remove the dead letters under the keys, too.
+    def erase(self, keys: Collection[bytes], at: float, now: float) -> int:
+        """Forget as `forget` does, and remove such dead letters under the keys, too.
 
         Raises:
             OutboxUnavailable: The primary still has them. The reserve has not, and the primary is
                 owed the erasure as long as this process lives.
         """
         erased = tuple(keys)
-        removed = self._stop(lambda outbox: outbox.erase(erased, at))
+        removed = self._stop(lambda outbox: outbox.erase(erased, at, self._latest(now)))
         if self.owed_stops():
             self._counters.echo("dropped", removed, "erased")
             raise OutboxUnavailable(self._trouble)
@@ -296,6 +294,10 @@ class Standby:
             # The reserve knows every stop: what comes late may come when the primary fails.
             return stop(self._reserve) + self._ask_or_owe(stop, 0, is_stop=True)
 
+    def _latest(self, now: float) -> float:
+        """Answer now, for a call that the primary may hear of later."""
+        return max(now, self._clock())
+
     def _choose(
         self,
         ids: Collection[int],
@@ -374,6 +376,7 @@ class Standby:
             count = self._reserve.drop(ids, _MOVED)
             self._reserve.tally({("accepted", ""): -count, ("dropped", _MOVED): -count})
             self._counters.echo("dropped", result.stopped, "stopped")
+            self._counters.echo("dropped", result.too_old, "too_old")
             self._counters.echo("dropped", result.overflowed, "overflow")
             self._moved += count
             moves += 1

@@ -1,12 +1,17 @@
 """The contract of every outbox, as one test class. Subclasses say how to make theirs."""
 
+import sys
 import threading
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from mp_asgi.delivery.outbox import memory as memory_module
+from mp_asgi.delivery.outbox import redis as redis_module
+from mp_asgi.delivery.outbox import sqlite as sqlite_module
 from mp_asgi.delivery.outbox.base import (
     KEEPS_ORDER,
     MAX_UNREPEATABLE,
@@ -60,6 +65,11 @@ def bury_all(outbox: Outbox, *entries: Entry, at: float = NOW) -> Sequence[DeadL
     return outbox.dead()
 
 
+def historical() -> Ticket:
+    """Answer a ticket that no other put has, of somebody who answers for old entries."""
+    return Ticket(uuid.uuid4().hex, 1, is_historical=True)
+
+
 def ids_of(letters: Sequence[DeadLetter]) -> list[int]:
     return [letter.id for letter in letters]
 
@@ -99,6 +109,19 @@ class OutboxContract(ABC):
         outbox = self.make(make_settings(**overrides))
         self._made.append(outbox)
         return outbox
+
+    def bound(self, monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+        """Let it keep so few of something; who is none of ours says how."""
+        for module in (memory_module, redis_module, sqlite_module):
+            monkeypatch.setattr(module, name, number)
+
+    @pytest.fixture
+    def often_interrupted(self) -> Iterator[None]:
+        """Let threads take turns in the middle of things, so that a lock that is missing shows."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        yield
+        sys.setswitchinterval(before)
 
     @pytest.fixture
     def outbox(self, made: list[Outbox]) -> Outbox:
@@ -203,8 +226,10 @@ class OutboxContract(ABC):
                 id="buried",
             ),
             pytest.param(lambda outbox, alias: outbox.drop([alias], "withdrawn"), id="dropped"),
-            pytest.param(lambda outbox, _: outbox.forget([b"device"], NOW), id="forgotten"),
-            pytest.param(lambda outbox, _: outbox.erase([b"device"], NOW), id="erased"),
+            pytest.param(
+                lambda outbox, _: outbox.forget([b"device"], NOW, NOW + 2), id="forgotten"
+            ),
+            pytest.param(lambda outbox, _: outbox.erase([b"device"], NOW, NOW + 2), id="erased"),
             pytest.param(lambda outbox, _: outbox.expire(NOW + 86_401), id="too-old"),
         ],
     )
@@ -277,7 +302,7 @@ class OutboxContract(ABC):
     def test_who_waits_for_an_alias_can_be_forgotten(self, outbox, is_erased):
         outbox.put([make_alias(), make_entry("a", user=b"user")], NOW)
 
-        assert (outbox.erase if is_erased else outbox.forget)([b"user"], NOW) == 2
+        assert (outbox.erase if is_erased else outbox.forget)([b"user"], NOW, NOW) == 2
         assert outbox.stats().depth == outbox.stats().behind_aliases == 0
 
     def test_stats_tell_how_much_waits_behind_aliases(self, outbox):
@@ -371,6 +396,16 @@ class OutboxContract(ABC):
         assert names(again) == [["a"], ["b"]]
         assert [item.attempts for item in again] == [1, 0]
 
+    def test_the_halves_of_an_entry_were_tried_as_often(self, outbox):
+        outbox.put([make_entry("a", "b")], NOW)
+        for number in range(2):
+            (leased,) = take(outbox, NOW + number)
+            outbox.release([leased.id], NOW + number)
+
+        outbox.split(leased.id)
+
+        assert [item.attempts for item in take(outbox, NOW + 2)] == [2, 2]
+
     def test_a_split_puts_two_halves_in_the_entrys_place(self, outbox):
         outbox.put([make_entry("a"), make_entry("b", "c", "d"), make_entry("e")], NOW)
         middle = take(outbox)[1]
@@ -444,32 +479,81 @@ class OutboxContract(ABC):
         other = make_entry("other", device=b"x", user=b"y", at=NOW)
         outbox.put([early, late, other], NOW + 1)
 
-        assert outbox.forget([key], NOW) == 2
+        assert outbox.forget([key], NOW, NOW + 1) == 2
         assert names(take(outbox, NOW + 1)) == [["late"], ["other"]]
+
+    @pytest.mark.parametrize("call", ["forget", "erase"])
+    def test_a_stop_removes_what_a_clock_that_was_ahead_dated(self, outbox, call):
+        ahead = make_entry("ahead", at=NOW + 3600)
+        other = make_entry("other", at=NOW + 3600, device=b"x")
+        outbox.put([ahead, make_entry("granted since", at=NOW), other], NOW + 3600)
+
+        assert getattr(outbox, call)([b"device"], NOW - 60, NOW) == 1
+        assert names(take(outbox, NOW + 3600)) == [["granted since"], ["other"]]
+
+    def test_a_stop_mark_refuses_what_a_clock_that_was_ahead_dated(self, outbox):
+        outbox.forget([b"device"], NOW - 60, NOW)
+        ahead = make_entry("ahead", at=NOW + 3600)
+
+        assert outbox.put([ahead, make_entry("granted since", at=NOW)], NOW).stopped == 1
+        assert outbox.put([make_entry("other", device=b"x", at=NOW + 3600)], NOW).stored == 1
+
+    def test_a_stop_mark_keeps_dead_what_a_clock_that_was_ahead_dated(self, outbox):
+        ahead, since = make_entry("ahead", at=NOW + 3600), make_entry("since")
+        letters = bury_all(outbox, ahead, since, at=NOW - 60)
+        outbox.forget([b"device"], NOW - 60, NOW)
+
+        assert outbox.replay(ids_of(letters), NOW) == 1
+        assert buried_names(outbox) == ["ahead"]
+
+    @pytest.mark.parametrize("call", ["forget", "erase"])
+    def test_a_stop_that_was_late_on_its_way_takes_nothing_of_a_later_grant(self, outbox, call):
+        outbox.put([make_entry("granted since", at=NOW + 5)], NOW + 5)
+
+        assert getattr(outbox, call)([b"device"], NOW - 60, NOW) == 0
+        assert outbox.put([make_entry("another hosts clock", at=NOW + 6)], NOW).stored == 1
+
+    @pytest.mark.parametrize("notice", ["put", "expire"])
+    def test_a_mark_of_a_clock_that_was_ahead_stops_nobody_for_long(self, outbox, notice):
+        outbox.forget([b"device"], NOW + 86_400, NOW + 86_400)
+        if notice == "put":
+            outbox.put([make_entry("other", device=b"x")], NOW)
+        else:
+            outbox.expire(NOW)
+
+        assert outbox.put([make_entry("a", at=NOW)], NOW + 60).stopped == 1
+        assert outbox.put([make_entry("b", at=NOW + 60)], NOW + 60).stored == 1
+
+    def test_a_mark_of_a_host_whose_clock_differs_a_little_holds(self, outbox):
+        outbox.forget([b"device"], NOW + 3600, NOW + 3600)
+        outbox.put([make_entry("other", device=b"x")], NOW)
+        outbox.expire(NOW)
+
+        assert outbox.put([make_entry("a", at=NOW + 3600)], NOW + 3600).stopped == 1
 
     def test_a_stop_under_two_keys_counts_a_message_once(self, outbox):
         outbox.put([make_entry("a", user=b"user")], NOW)
 
-        assert outbox.forget([b"device", b"user"], NOW) == 1
+        assert outbox.forget([b"device", b"user"], NOW, NOW) == 1
         assert outbox.stats().depth == 0
 
     def test_an_entry_with_one_key_twice_is_forgotten_once(self, outbox):
         outbox.put([make_entry("a", device=b"same", user=b"same")], NOW)
 
-        assert outbox.forget([b"same"], NOW) == 1
-        assert outbox.forget([b"same"], NOW) == 0
+        assert outbox.forget([b"same"], NOW, NOW) == 1
+        assert outbox.forget([b"same"], NOW, NOW) == 0
 
     def test_an_empty_key_stops_nobody(self, outbox):
         outbox.put([make_entry("a", user=b"")], NOW)
 
-        assert outbox.forget([b""], NOW) == 0
+        assert outbox.forget([b""], NOW, NOW) == 0
         assert outbox.put([make_entry("b", user=b"")], NOW).stored == 1
 
     def test_a_stop_ends_a_lease_and_its_late_settlement_is_ignored(self, outbox):
         outbox.put([make_entry("a", "b")], NOW)
         (leased,) = take(outbox)
 
-        assert outbox.forget([b"device"], NOW) == 2
+        assert outbox.forget([b"device"], NOW, NOW) == 2
         outbox.release([leased.id], NOW)
         outbox.split(leased.id)
         assert outbox.ack([leased.id]) == 0
@@ -484,11 +568,11 @@ class OutboxContract(ABC):
         outbox.put([early, late, other], NOW + 1)
         take(outbox, NOW + 1, max_messages=1)
 
-        assert outbox.erase([key], NOW) == 2
+        assert outbox.erase([key], NOW, NOW + 1) == 2
         assert names(take(outbox, NOW + 61)) == [["late"], ["other"]]
 
     def test_an_erase_leaves_a_stop_mark(self, outbox):
-        outbox.erase([b"device"], NOW)
+        outbox.erase([b"device"], NOW, NOW)
 
         result = outbox.put([make_entry("a", at=NOW), make_entry("b", at=NOW + 1)], NOW + 1)
 
@@ -500,22 +584,50 @@ class OutboxContract(ABC):
         for item in take(outbox):
             outbox.bury(item.id, [Refusal(0, "rejected", "")], NOW + 5)
 
-        assert outbox.erase([key], NOW) == 0
+        assert outbox.erase([key], NOW, NOW) == 0
         assert [letter.message.name for letter in outbox.dead()] == ["b"]
         assert outbox.stats().dead == 1
+
+    def test_an_erase_keeps_the_dead_letters_of_a_later_grant(self, outbox):
+        before, since = make_entry("before", at=NOW - 60), make_entry("since", at=NOW - 59)
+        ahead = make_entry("ahead", at=NOW + 61)
+        bury_all(outbox, before, since, ahead)
+
+        outbox.erase([b"device"], NOW - 60, NOW)
+
+        assert buried_names(outbox) == ["since"]
 
     def test_a_stop_keeps_dead_letters(self, outbox):
         outbox.put([make_entry("a")], NOW)
         outbox.bury(take(outbox)[0].id, [Refusal(0, "rejected", "")], NOW)
 
-        outbox.forget([b"device"], NOW)
+        outbox.forget([b"device"], NOW, NOW)
 
         assert outbox.stats().dead == 1
+
+    def test_a_stop_that_comes_late_keeps_no_dead_letter_that_would_outlive_its_mark(self, outbox):
+        bury_all(outbox, make_entry("early"), at=NOW + 50)
+        entries = make_entry("a"), make_entry("since", at=NOW + 51), make_entry("b", device=b"b")
+        bury_all(outbox, *entries, at=NOW + 100)
+
+        assert outbox.forget([b"device"], NOW + 50, NOW + 200) == 0
+
+        assert buried_names(outbox) == ["early", "since", "b"]
+        outbox.expire(NOW + 86_451)
+        assert buried_names(outbox) == ["since", "b"]
+
+    @pytest.mark.parametrize("key", [b"device", b"user"])
+    def test_a_letter_is_found_under_each_key_of_a_late_stop(self, outbox, key):
+        bury_all(outbox, make_entry("a", user=b"user"), make_entry("b", device=b"b"), at=NOW + 1)
+
+        outbox.forget([key, b""], NOW, NOW + 1)
+
+        assert buried_names(outbox) == ["b"]
 
     def test_what_was_erased_in_flight_becomes_no_dead_letter(self, outbox):
         outbox.put([make_entry("a")], NOW)
         (leased,) = take(outbox)
-        outbox.erase([b"device"], NOW)
+        outbox.erase([b"device"], NOW, NOW)
 
         assert not outbox.bury(leased.id, [Refusal(0, "rejected", "")], NOW)
         assert outbox.ack([leased.id]) == 0
@@ -524,48 +636,48 @@ class OutboxContract(ABC):
     def test_an_erase_under_two_keys_counts_a_message_once(self, outbox):
         outbox.put([make_entry("a", user=b"user")], NOW)
 
-        assert outbox.erase({b"device", b"user"}, NOW) == 1
+        assert outbox.erase({b"device", b"user"}, NOW, NOW) == 1
 
     def test_an_empty_key_erases_nobody(self, outbox):
         outbox.put([make_entry("a", user=b""), make_entry("b", user=b"")], NOW)
         outbox.bury(take(outbox)[0].id, [Refusal(0, "rejected", "")], NOW)
 
-        assert outbox.erase([b""], NOW) == 0
+        assert outbox.erase([b""], NOW, NOW) == 0
         assert (outbox.stats().depth, outbox.stats().dead) == (1, 1)
 
     @pytest.mark.parametrize(
         "keys", [{"device": b"gone"}, {"user": b"gone"}], ids=["device", "user"]
     )
     def test_a_stop_mark_refuses_what_comes_late(self, outbox, keys):
-        outbox.forget([b"gone"], NOW)
+        outbox.forget([b"gone"], NOW, NOW)
 
         result = outbox.put(
-            [make_entry("a", "b", **keys), make_entry("c", **keys, at=NOW + 1)], NOW
+            [make_entry("a", "b", **keys), make_entry("c", **keys, at=NOW + 1)], NOW + 1
         )
 
         assert (result.stored, result.stopped) == (1, 2)
         assert names(take(outbox)) == [["c"]]
 
     def test_the_newest_stop_mark_of_a_key_holds(self, outbox):
-        outbox.forget([b"device"], NOW)
-        outbox.forget([b"device"], NOW - 100)
+        outbox.forget([b"device"], NOW, NOW)
+        outbox.forget([b"device"], NOW - 100, NOW)
 
         assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 1
 
     def test_a_stop_mark_holds_as_long_as_anything_is_kept(self, outbox):
-        outbox.forget([b"device"], NOW)
+        outbox.forget([b"device"], NOW, NOW)
         for _ in range(2):
             outbox.expire(NOW + 86_400)
-            assert outbox.put([make_entry("a", at=NOW)], NOW + 86_400).stopped == 1
+            assert outbox.put([make_entry("a")], NOW + 86_400, historical()).stopped == 1
 
         outbox.put([make_entry("other", device=b"other")], NOW + 86_401)
         outbox.expire(NOW + 86_401)
 
-        assert outbox.put([make_entry("a", at=NOW)], NOW + 86_401).stopped == 0
+        assert outbox.put([make_entry("a")], NOW + 86_401, historical()).stopped == 0
 
     def test_a_dead_letter_is_never_replayed_under_a_stop_mark(self, outbox):
         letters = bury_all(outbox, make_entry("a"))
-        outbox.forget([b"device"], NOW + 100)
+        outbox.forget([b"device"], NOW + 100, NOW + 100)
 
         replayed = []
         for now in (NOW + 3_701, NOW + 86_400, NOW + 90_000):
@@ -577,8 +689,8 @@ class OutboxContract(ABC):
         assert outbox.dead() == ()
 
     def test_a_mark_is_not_forgotten_for_a_later_one_that_came_with_it(self, outbox):
-        outbox.forget([b"device"], NOW)
-        outbox.forget([b"other"], NOW + 100_000)
+        outbox.forget([b"device"], NOW, NOW)
+        outbox.forget([b"other"], NOW + 100_000, NOW + 100_000)
 
         assert outbox.put([make_entry("a", at=NOW)], NOW).stopped == 1
 
@@ -605,7 +717,7 @@ class OutboxContract(ABC):
         assert outbox.put([make_entry("$identify", is_identity=True)], NOW).stored == 1
 
     def test_an_identity_event_under_a_stop_mark_is_refused(self, outbox):
-        outbox.forget([b"device"], NOW)
+        outbox.forget([b"device"], NOW, NOW)
 
         assert outbox.put([make_entry("$identify", is_identity=True)], NOW).stopped == 1
 
@@ -703,10 +815,36 @@ class OutboxContract(ABC):
 
     @pytest.mark.parametrize("entries", [[], [make_entry("a")]], ids=["of-nothing", "of-stopped"])
     def test_a_ticket_that_stored_nothing_is_known_all_the_same(self, outbox, entries):
-        outbox.forget([b"device"], NOW)
+        outbox.forget([b"device"], NOW, NOW)
         outbox.put(entries, NOW, Ticket("journal", 7))
 
         assert outbox.put([make_entry("b", device=b"x")], NOW, Ticket("journal", 7)).stored == 0
+
+    def test_a_source_that_is_met_again_is_known_as_long_again(self, outbox):
+        ticket, entry = Ticket("journal", 7), make_entry("a", at=NOW + 80_000)
+        outbox.put([], NOW, ticket)
+        outbox.put([entry], NOW + 80_000, ticket)
+
+        outbox.expire(NOW + 166_400)
+
+        assert outbox.put([entry], NOW + 166_400, ticket).accepted == 0
+
+    @pytest.mark.parametrize(
+        "ticket", [None, Ticket("journal", 7)], ids=["without-a-ticket", "of-a-journal"]
+    )
+    def test_what_may_have_met_a_mark_that_is_gone_is_not_taken(self, outbox, ticket):
+        limit = NOW - 86_400
+        entries = [make_entry("a", "b", at=limit - 1), make_entry("c", at=limit)]
+
+        assert outbox.put(entries, NOW, ticket) == PutResult(1, 0, 0, too_old=2)
+        assert names(take(outbox)) == [["c"]]
+        assert outbox.stats().totals == {("accepted", ""): 3, ("dropped", "too_old"): 2}
+
+    def test_what_somebody_answers_for_may_be_as_old_as_it_is(self, outbox):
+        outbox.forget([b"gone"], NOW - 90_000, NOW)
+        entries = [make_entry("a", at=0), make_entry("b", at=0, device=b"gone")]
+
+        assert outbox.put(entries, NOW, historical()) == PutResult(1, 1, 0)
 
     def test_a_dropped_entry_is_gone_and_counted_once(self, outbox):
         outbox.put([make_entry("a", "b"), make_entry("c")], NOW)
@@ -719,8 +857,8 @@ class OutboxContract(ABC):
 
     def test_the_totals_tell_what_became_of_every_message(self):
         outbox = self.open(outbox_max_messages=12, outbox_max_age=3600.0, retry_budget=3600.0)
-        outbox.forget([b"gone"], NOW)
-        outbox.put([make_entry("old")], NOW - 7200)
+        outbox.put([make_entry("old", at=NOW - 7200)], NOW - 7200)
+        outbox.forget([b"gone"], NOW, NOW)
         outbox.put([make_entry("a", "b"), make_entry("stopped", device=b"gone")], NOW)
         outbox.put([make_entry("c", "d", "e"), make_entry("f"), make_entry(*"ghijk")], NOW)
         outbox.put([make_entry("too", "many", "messages")], NOW)
@@ -731,8 +869,8 @@ class OutboxContract(ABC):
         outbox.bury(second.id, [Refusal(0, "rejected", ""), Refusal(2, "expired", "")], NOW)
         outbox.drop([third.id], "withdrawn")
         outbox.put([make_entry("z", device=b"x")], NOW)
-        outbox.erase([b"x"], NOW)
-        outbox.forget([b"device"], NOW)
+        outbox.erase([b"x"], NOW, NOW)
+        outbox.forget([b"device"], NOW, NOW)
 
         assert outbox.stats().totals == {
             ("accepted", ""): 17,
@@ -750,7 +888,7 @@ class OutboxContract(ABC):
         outbox.ack([5])
         outbox.drop([5], "withdrawn")
         outbox.release([5], NOW)
-        outbox.forget([b"device"], NOW)
+        outbox.forget([b"device"], NOW, NOW)
         outbox.expire(NOW)
 
         assert outbox.stats().totals == {}
@@ -789,6 +927,16 @@ class OutboxContract(ABC):
         outbox.split(taken[0].id)
 
         assert [item.is_overdue for item in take(outbox, NOW + 10)] == [False, False, False]
+
+    def test_who_gives_back_says_that_it_is_not_overdue_any_more(self, outbox):
+        outbox.put([make_entry("a")], NOW)
+        take(outbox, seconds=60)
+        (overdue,) = take(outbox, NOW + 60)
+
+        outbox.release([overdue.id], NOW + 70)
+
+        (again,) = take(outbox, NOW + 70)
+        assert (overdue.is_overdue, again.is_overdue, again.attempts) == (True, False, 1)
 
     @pytest.mark.parametrize("endpoint", Endpoint)
     def test_a_lease_of_before_the_clock_was_set_back_has_run_out(self, outbox, endpoint):
@@ -845,6 +993,63 @@ class OutboxContract(ABC):
         assert ids_of(outbox.dead(after=ids[3], limit=2)) == ids[4:]
         assert outbox.dead(after=ids[4]) == ()
 
+    def test_the_oldest_letters_beyond_the_bound_are_given_up_and_counted(
+        self, outbox, monkeypatch
+    ):
+        self.bound(monkeypatch, "MAX_DEAD_LETTERS", 3)
+
+        bury_all(outbox, make_entry("a", "b"), make_entry("c", "d", "e"))
+
+        assert buried_names(outbox) == ["c", "d", "e"]
+        assert outbox.stats().totals["letters_lost", ""] == 2
+        assert outbox.stats().totals["buried", "rejected"] == 5
+
+    def test_letters_stay_bounded_after_an_erase(self, outbox, monkeypatch):
+        self.bound(monkeypatch, "MAX_DEAD_LETTERS", 3)
+        outbox.erase([b"device"], NOW - 1, NOW)
+
+        assert len(bury_all(outbox, make_entry(*"abcd"))) == 3
+
+    def test_the_oldest_stop_marks_are_given_up_but_not_what_they_stopped(
+        self, outbox, monkeypatch
+    ):
+        self.bound(monkeypatch, "MAX_STOP_MARKS", 2)
+        outbox.forget([b"first"], NOW - 9, NOW)
+        outbox.forget([b"second", b"third"], NOW, NOW)
+
+        assert outbox.put([make_entry("a", device=b"first", at=NOW - 9)], NOW).stopped == 1
+        assert outbox.put([make_entry("a", device=b"other", at=NOW - 9)], NOW).stopped == 1
+        assert outbox.put([make_entry("b", device=b"first", at=NOW - 8)], NOW).stored == 1
+        assert outbox.put([make_entry("c", device=b"third", at=NOW)], NOW).stopped == 1
+
+    def test_the_oldest_letters_beyond_the_bytes_of_the_bound_are_given_up(self):
+        outbox = self.open(outbox_max_bytes=1_000_000)
+
+        bury_all(outbox, *(make_entry(*names, size_bytes=300_000) for names in ("a", "b", "cde")))
+
+        assert buried_names(outbox) == ["c", "d", "e"]
+        assert outbox.stats().dead_bytes == 3 * 300_001
+        assert outbox.stats().totals["letters_lost", ""] == 2
+        assert not imbalance(outbox)
+
+    @pytest.mark.parametrize(
+        "remove",
+        [
+            pytest.param(lambda outbox, ids: outbox.purge(ids), id="purge"),
+            pytest.param(lambda outbox, ids: outbox.replay(ids, NOW), id="replay"),
+            pytest.param(lambda outbox, _: outbox.erase([b"device"], NOW, NOW), id="erase"),
+            pytest.param(lambda outbox, _: outbox.expire(NOW + 31 * 86_400), id="expire"),
+        ],
+    )
+    def test_letters_that_are_gone_take_no_bytes(self, outbox, remove):
+        letters = bury_all(outbox, make_entry("a", "longer"))
+        before = outbox.stats().dead_bytes
+
+        remove(outbox, ids_of(letters))
+
+        assert before == make_entry("a", "longer").size_bytes
+        assert outbox.stats().dead_bytes == 0
+
     def test_purged_letters_are_gone_and_stay_counted_as_buried(self, outbox):
         ids = ids_of(bury_all(outbox, make_entry("a", "b", "c")))
 
@@ -864,7 +1069,7 @@ class OutboxContract(ABC):
 
     def test_erased_letters_stay_counted_as_buried(self, outbox):
         bury_all(outbox, make_entry("a"))
-        outbox.erase([b"device"], NOW)
+        outbox.erase([b"device"], NOW, NOW)
 
         assert outbox.stats().totals == {("accepted", ""): 1, ("buried", "rejected"): 1}
 
@@ -883,7 +1088,7 @@ class OutboxContract(ABC):
 
     def test_a_letter_under_a_stop_mark_stays_dead(self, outbox):
         letters = bury_all(outbox, make_entry("a"), make_entry("b", device=b"x"))
-        outbox.forget([b"device"], NOW)
+        outbox.forget([b"device"], NOW, NOW)
 
         assert outbox.replay(ids_of(letters), NOW) == 1
         assert names(take(outbox)) == [["b"]]
@@ -892,7 +1097,7 @@ class OutboxContract(ABC):
     def test_a_replayed_letter_is_forgotten_like_any_other(self, outbox):
         outbox.replay(ids_of(bury_all(outbox, make_entry("a", user=b"user"))), NOW)
 
-        assert outbox.forget([b"user"], NOW) == 1
+        assert outbox.forget([b"user"], NOW, NOW) == 1
 
     @AWAITING
     def test_a_replayed_letter_waits_for_the_aliases_of_its_user(self, outbox, endpoint):
@@ -950,9 +1155,17 @@ class OutboxContract(ABC):
         assert outbox.stats().depth == outbox.stats().behind_aliases == 0
 
     def test_what_was_tracked_long_ago_is_kept_from_when_it_was_put(self, outbox):
-        outbox.put([make_entry("a", at=NOW - 90_000)], NOW)
+        outbox.put([make_entry("a", at=NOW - 86_000)], NOW)
 
-        assert outbox.expire(NOW) == 0
+        assert outbox.expire(NOW + 1000) == 0
+
+    def test_a_clock_that_was_ahead_keeps_nothing_else_from_expiring(self, outbox):
+        ahead = NOW + 3650 * 86_400
+        outbox.put([make_entry("future", at=ahead)], ahead)
+        outbox.put([make_entry("a"), make_entry("b")], NOW)
+
+        assert outbox.expire(NOW + 86_401) == 2
+        assert names(take(outbox)) == [["future"]]
 
     def test_letters_that_are_dead_too_long_are_deleted(self, outbox):
         bury_all(outbox, make_entry("a"))
@@ -976,7 +1189,7 @@ class OutboxContract(ABC):
     @pytest.mark.parametrize("is_stopped", [False, True], ids=["of-some", "of-all"])
     def test_stops_are_found_among_many_entries(self, outbox, is_stopped):
         keys = [b"%d" % number for number in range(300)]
-        outbox.forget(keys if is_stopped else keys[::100], NOW)
+        outbox.forget(keys if is_stopped else keys[::100], NOW, NOW)
 
         result = outbox.put([make_entry("a", device=key) for key in keys], NOW)
 
@@ -989,6 +1202,7 @@ class OutboxContract(ABC):
         assert len(leased) == 2000
         assert outbox.ack([item.id for item in leased]) == 2000
 
+    @pytest.mark.usefixtures("often_interrupted")
     def test_threads_may_put_and_take_together(self, outbox):
         taken: list[Leased] = []
         is_over = threading.Event()
@@ -1004,12 +1218,13 @@ class OutboxContract(ABC):
                 outbox.ack([item.id for item in leased])
 
         putters = [threading.Thread(target=put) for _ in range(4)]
-        drainer = threading.Thread(target=drain, daemon=True)
-        for thread in [*putters, drainer]:
+        drainers = [threading.Thread(target=drain, daemon=True) for _ in range(3)]
+        for thread in [*putters, *drainers]:
             thread.start()
         for thread in putters:
             thread.join(TIMEOUT)
         is_over.set()
-        drainer.join(TIMEOUT)
+        for thread in drainers:
+            thread.join(TIMEOUT)
 
         assert len({item.id for item in taken}) == len(taken) == 800

@@ -103,6 +103,12 @@ def test_where_files_cannot_be_kept_events_wait_in_memory_and_one_warning_says_w
     assert "hunter2" not in text
 
 
+def test_a_strict_process_that_cannot_keep_files_says_it_as_an_error(caplog, unusable):
+    make(outbox="sqlite", durability="strict", state_directory=unusable)
+
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
 def test_where_files_cannot_be_kept_that_is_counted(unusable):
     counters = Counters()
 

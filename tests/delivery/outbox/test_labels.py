@@ -38,13 +38,13 @@ def test_a_label_names_its_entry_and_the_ticket_of_its_put():
 def test_a_stop_that_is_owed_comes_back_as_it_was(kind):
     stop = OwedStop(kind, (b"\x00\xff", b"."), NOW)
 
-    assert read_stop(kind, owe_stop(stop, "50urce", NOW)) == stop
+    assert read_stop(kind, owe_stop(stop, "50urce")) == stop
 
 
 def test_counts_that_are_owed_come_back_as_they_were():
     counts = {("dropped", "bot"): 3, ("tracked", ""): 1}
 
-    assert read_counts(owe_counts(counts, "50urce", NOW)) == counts
+    assert read_counts(owe_counts(counts, "50urce")) == counts
 
 
 def test_what_is_owed_is_stopped_by_nobody_and_kept_when_the_outbox_is_full():
@@ -52,8 +52,8 @@ def test_what_is_owed_is_stopped_by_nobody_and_kept_when_the_outbox_is_full():
     outbox.put([make_entry("a")], NOW)
     stop = OwedStop(Kind.STOP, (b"device", b""), NOW)
 
-    stopped = stop.apply(outbox)
-    kept = outbox.put([make_entry("b", at=NOW + 1), owe_stop(stop, "50urce", NOW)], NOW)
+    stopped = stop.apply(outbox, NOW)
+    kept = outbox.put([make_entry("b", at=NOW + 1), owe_stop(stop, "50urce")], NOW + 1)
 
     assert stopped == 1
     assert (kept.stored, kept.stopped, kept.overflowed) == (2, 0, 0)

@@ -68,6 +68,12 @@ def mounts(monkeypatch, tmp_path):
             ("HOME", "/.local/state/mp-asgi"),
             id="home-as-xdg-is-relative",
         ),
+        pytest.param(
+            {},
+            {"STATE_DIRECTORY": "relative", "XDG_STATE_HOME": "/xdg"},
+            ("XDG_STATE_HOME", "/xdg/mp-asgi"),
+            id="xdg-as-systemds-is-relative",
+        ),
     ],
 )
 def test_the_most_explicit_directory_wins(settings, environ, expected):
@@ -114,10 +120,28 @@ def test_every_file_has_the_name_of_its_project(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"token": "0ther"}, {"region": "eu"}], ids=["another-token", "another-host"]
+    "other",
+    [
+        pytest.param({"token": "0ther"}, id="another-token"),
+        pytest.param({"api_host": "http://127.0.0.1:8000"}, id="a-stand-in"),
+        pytest.param({"api_host": "notmixpanel.com"}, id="nearly-mixpanels"),
+        pytest.param({"api_host": "api.mixpanel.com.example"}, id="below-another"),
+    ],
 )
 def test_another_project_has_another_name(other):
     assert project_name(make_settings(**other)) != project_name(make_settings())
+
+
+@pytest.mark.parametrize(
+    "mended",
+    [
+        pytest.param({"region": "eu"}, id="region"),
+        pytest.param({"api_host": "api-in.mixpanel.com"}, id="host"),
+        pytest.param({"api_host": "https://API-EU.mixpanel.com:443/"}, id="url"),
+    ],
+)
+def test_who_mends_the_region_goes_on_with_what_waits(mended):
+    assert project_name(make_settings(**mended)) == project_name(make_settings())
 
 
 def test_a_file_that_is_named_is_used_with_the_others_beside_it(tmp_path):
@@ -139,6 +163,19 @@ def test_a_relative_path_starts_where_the_process_did(monkeypatch, tmp_path, set
     monkeypatch.chdir("/")
 
     assert found.outbox.parent == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"outbox": "sqlite:///here/mine.db"}, {"state_directory": "here"}],
+    ids=["file", "directory"],
+)
+def test_a_process_that_goes_elsewhere_stays_with_its_files(monkeypatch, tmp_path, settings):
+    monkeypatch.chdir(tmp_path)
+    given = make_settings(**{"outbox": "sqlite", **settings})
+    monkeypatch.chdir("/")
+
+    assert find_location(given).outbox.parent == tmp_path / "here"
 
 
 def test_a_directory_is_made_for_its_owner_only_and_left_empty(tmp_path):
@@ -202,6 +239,19 @@ def test_a_directory_belongs_to_this_user_or_to_root(monkeypatch, owner, user, e
     found = os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 1, owner, 0, 0, 0, 0, 0))
 
     assert location._find_danger(found) == expected
+
+
+def test_whose_a_directory_is_is_told_where_that_may_be_why_it_cannot_be_used(
+    monkeypatch, tmp_path
+):
+    owner = tmp_path.stat().st_uid
+    is_own = location._tell_owner(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+
+    told = location._tell_owner(tmp_path)
+
+    assert is_own == ""
+    assert told == f" (it belongs to user {owner}; this process is {owner + 1})"
 
 
 def test_modes_say_nothing_where_nobody_has_a_number(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.retry import Retry
 
-from mp_asgi.delivery.outbox.redis_connections import bound_pool
+from mp_asgi.delivery.outbox.redis_connections import MAX_CONNECTIONS, bound_pool
 from tests.redis_server import RedisServer, server, shared_server
 from tests.support import TIMEOUT, wait_for
 
@@ -100,6 +100,12 @@ def test_what_is_needed_wins_over_the_options_of_a_url(scheme, option, name, val
     pool = open_pool(f"{scheme}://host/0?{option}")
 
     assert pool.connection_kwargs[name] == value
+
+
+def test_a_url_leaves_a_connection_for_each_thread():
+    pool = open_pool("redis://host/0?max_connections=1")
+
+    assert pool.max_connections == MAX_CONNECTIONS
 
 
 def test_a_connection_with_tls_has_it():

@@ -29,7 +29,7 @@ def test_an_empty_file_becomes_an_outbox(connection, path):
     prepare(connection, path)
 
     assert pragma(connection, "application_id") == APPLICATION_ID
-    assert pragma(connection, "user_version") == 1
+    assert pragma(connection, "user_version") == 2
     assert connection.execute("SELECT count(*) FROM lines").fetchone() == (5,)
 
 
@@ -76,7 +76,7 @@ def test_an_outbox_of_a_newer_version_is_refused_untouched(connection, path):
     connection.executescript("PRAGMA journal_mode=DELETE; PRAGMA user_version=9")
     before = path.read_bytes()
 
-    with pytest.raises(OutboxUnavailable, match=r"newer mp-asgi \(version 9.*knows 1"):
+    with pytest.raises(OutboxUnavailable, match=r"newer mp-asgi \(version 9.*knows 2"):
         prepare(connection, path)
 
     assert path.read_bytes() == before
@@ -91,7 +91,21 @@ def test_an_older_outbox_is_brought_up_to_date_with_what_is_in_it(connection, pa
     prepare(connection, path)
 
     assert connection.execute("SELECT next_id, extra FROM state").fetchone() == (7, 5)
-    assert pragma(connection, "user_version") == 2
+    assert pragma(connection, "user_version") == 3
+
+
+def test_the_letters_of_an_outbox_of_before_are_counted(connection, path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(schema, "_STEPS", schema._STEPS[:1])
+        prepare(connection, path)
+    letter = "INSERT INTO letters VALUES (NULL, 0, 'rejected', '', 0, 0, 1, 0, 'd', 'u', x'313233')"
+    connection.execute(letter)
+    connection.execute(letter)
+
+    prepare(connection, path)
+    connection.execute("DELETE FROM letters WHERE id = 1")
+
+    assert connection.execute("SELECT letters, letter_bytes FROM state").fetchone() == (1, 3)
 
 
 def test_what_cannot_be_made_whole_is_not_made_at_all(connection, path):
@@ -113,7 +127,7 @@ def test_a_step_that_fails_leaves_the_older_outbox(connection, path, monkeypatch
         prepare(connection, path)
 
     assert not connection.in_transaction
-    assert pragma(connection, "user_version") == 1
+    assert pragma(connection, "user_version") == 2
     columns = [name for name, *_ in connection.execute("SELECT * FROM state").description]
     assert "extra" not in columns
 
