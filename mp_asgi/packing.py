@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from .consent.policy import Decision, Kind, Reason, State
-from .context import RequestContext
+from .context import ContextReader, RequestContext
 from .context.campaign import CAMPAIGN_NAMES, CLICK_NAMES
 from .context.url import MAX_CHARACTERS
 from .core import Handover
@@ -55,14 +55,16 @@ class Packer:
 
     Args:
         heads: Reads the heads that are unpacked.
+        contexts: Answers what may be told of an address.
         settings: Say what of a request is rendered.
     """
 
-    __slots__ = ("_heads", "_is_rendered", "_renders_addresses")
+    __slots__ = ("_contexts", "_heads", "_is_rendered", "_policy")
 
-    def __init__(self, heads: HeadReader, settings: Settings) -> None:
+    def __init__(self, heads: HeadReader, contexts: ContextReader, settings: Settings) -> None:
         self._heads = heads
-        self._renders_addresses = settings.ip != "off"
+        self._contexts = contexts
+        self._policy = settings.ip
         names = "|".join(map(re.escape, {*settings.url_parameters, *_RENDERED_PARAMETERS}))
         self._is_rendered = re.compile(rf"(?:{names})(?:=|\Z)").match
 
@@ -130,24 +132,26 @@ class Packer:
             items,
             None
             if context is None
-            else self._pack_context(
-                context, may_tell=self._renders_addresses and kind is not Kind.COOKIELESS
-            ),
+            else self._pack_context(context, "off" if kind is Kind.COOKIELESS else self._policy),
             handover.promised_at,
         ]
 
-    def _pack_context(self, context: RequestContext, *, may_tell: bool) -> tuple[Any, ...]:
+    def _pack_context(self, context: RequestContext, policy: str) -> tuple[Any, ...]:
         """Answer what is rendered of a request.
 
         Args:
             context: The request.
-            may_tell: Whether Mixpanel may place the visitor.
+            policy: How far Mixpanel may place the visitor, as in the setting `ip`.
         """
         head = context.head
-        client = head.client if may_tell else None
+        address = None
+        if policy == "full":  # which of them is the visitor's costs more to find than to keep
+            address = str(head.client[0]) if head.client else None
+        elif policy == "coarse":
+            address = self._contexts.address(context) or None
         headers = [
             (name.decode("latin-1"), self._reduce_header(name, value))
-            for name, value in head.kept(KEPT_HEADERS if may_tell else _TELLING_NO_ADDRESS)
+            for name, value in head.kept(KEPT_HEADERS if policy == "full" else _TELLING_NO_ADDRESS)
         ]
         method, path, query = context.raw_place
         is_raw = isinstance(path, bytes)
@@ -157,7 +161,6 @@ class Packer:
             self._reduce(query.decode("latin-1") if isinstance(query, bytes) else query),
             is_raw,
         )
-        address = str(client[0]) if client else None
         return head.started, head.scheme, address, headers, place, context.is_secure
 
     def _reduce_header(self, name: bytes, value: bytes) -> str:

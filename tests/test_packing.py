@@ -18,7 +18,7 @@ from mp_asgi.wire import Item, KeyMaker, Renderer, Surroundings, What
 from tests.support import NOW, make_core, make_settings
 
 CORE = make_core()
-PACKER = Packer(CORE.heads, make_settings(ip="full"))
+PACKER = Packer(CORE.heads, CORE.contexts, make_settings(ip="full"))
 GRANTED = Decision(State.GRANTED, Reason.COOKIE_GRANTED, "cookie", Kind.EXPLICIT)
 ANY_TEXT = st.text(st.characters(), max_size=20)  # lone surrogates, too
 LEAVES = (
@@ -203,7 +203,8 @@ def pack_telling(query: bytes | str, decision: Decision = GRANTED, **settings: A
     head = RequestHead(CORE.heads, NOW, "https", ("203.0.113.77", 1), TELLING)
     context = RequestContext(head, ("GET", b"/", query), is_secure=True)
     items = [make_item(What.EVENT, {}, Visitor("d", 1))]
-    packer = Packer(CORE.heads, make_settings(**settings))
+    reader = ContextReader(make_settings(**settings), TrustedProxies(["203.0.113.0/24"]))
+    packer = Packer(CORE.heads, reader, make_settings(**settings))
     return packer.pack(Handover(decision, items, context))
 
 
@@ -229,6 +230,7 @@ COOKIELESS = Decision(State.GRANTED, Reason.COOKIE_GRANTED, "cookie", Kind.COOKI
     ("ip", "decision", "is_kept"),
     [
         pytest.param("full", GRANTED, True, id="full"),
+        pytest.param("coarse", GRANTED, False, id="coarse"),
         pytest.param("off", GRANTED, False, id="off"),
         pytest.param("full", COOKIELESS, False, id="cookieless"),
     ],
@@ -239,6 +241,16 @@ def test_an_address_that_may_not_leave_is_not_kept(ip, decision, is_kept):
     kept = [address in body for address in (b"203.0.113.77", b"198.51.100.9")]
     assert kept == [is_kept, is_kept]
     assert b"Mozilla/5.0" in body
+
+
+def test_of_a_coarse_address_the_network_is_kept_and_rendered():
+    body = pack_telling(b"", ip="coarse")
+    reader = ContextReader(make_settings(ip="coarse"), TrustedProxies(["198.51.100.0/24"]))
+
+    unpacked = PACKER.unpack(body)
+
+    assert isinstance(unpacked, Handover)
+    assert reader.address(unpacked.context) == "198.51.100.0"
 
 
 @pytest.mark.parametrize(

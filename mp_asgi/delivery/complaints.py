@@ -4,7 +4,6 @@ A host that flaps does not fill the log: a trouble ends with a minute in which n
 each kind of failure is said at most every ten minutes.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from mp_asgi.events import Endpoint
 from mp_asgi.settings import Settings
 
 from .lanes import PROBE_SECONDS, Lane, remaining
+from .log import logger
 from .outbox.base import Leased, Outbox, Refusal
 from .replies import printable, read_error
 from .transport import Reply
@@ -23,8 +23,6 @@ MAX_BURIALS: Final = 100  # log lines about dead letters; what follows is only c
 MAX_SKEW_SECONDS: Final = 60.0  # between the clocks; `Date` has whole seconds, a reply takes some
 QUIET_SECONDS: Final = 60.0  # without a failure end a trouble
 REPEAT_SECONDS: Final = 600.0  # between two log lines of one kind
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 @dataclass(slots=True)

@@ -9,9 +9,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeVar
 
 from .outbox.base import Counts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,18 @@ class Counters:
             tally: The outbox's. What it raises is raised, and the counts are told again next time.
         """
         with self._store().telling:
-            if counts := self.untold():
+            if counts := self._untold():
                 tally(counts)
                 self._note_told(counts)
 
-    def untold(self) -> Counts:
-        """Answer what no outbox was told yet."""
+    def join(self, read: Callable[[], T]) -> tuple[T, Counts]:
+        """Answer what `read` finds in an outbox, and what that was not told yet: nothing is told
+        between the two, so that each count is in one of them.
+        """
+        with self._store().telling:
+            return read(), self._untold()
+
+    def _untold(self) -> Counts:
         store = self._store()
         with store.lock:
             return dict(store.untold)

@@ -1,5 +1,6 @@
 """Put together who works for one process between a start and a stop: storer, sender, recorder."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .sender import Sender
 from .storer import Storer
 from .transport import Transport
 
+HEAR_SECONDS: Final = 60.0  # for the stops in journals; thousands of them take seconds
 _POLL_SECONDS: Final = 0.1  # of an outbox that others empty, while somebody waits
 
 T = TypeVar("T")
@@ -67,9 +69,9 @@ class Crew(Generic[T]):
         self.storer = make_storer(home, tools, self._on_stored)
         jobs: dict[str, Job] = {
             "mp-asgi-storer": self.storer.run,
-            "mp-asgi-sender": self.sender.run,
+            "mp-asgi-sender": self._send,
         }
-        wakes = [home.intake.wake, self._rest]
+        wakes = [home.intake.wake, self._rest, self.storer.has_heard]
         if home.recorder is not None:
             jobs["mp-asgi-recorder"] = home.recorder.run
             wakes.append(home.recorder.wake)
@@ -114,6 +116,11 @@ class Crew(Generic[T]):
             is_blocked=self._pump.is_blocked,
             trouble=" ".join(filter(None, (home.keeper.trouble, away))),
         )
+
+    def _send(self, stopping: threading.Event) -> None:
+        # A denial in a journal ends what waits in the outbox, too.
+        self.storer.has_heard.wait(HEAR_SECONDS)
+        self.sender.run(stopping)
 
     def _make_sender(self) -> Sender | Forwarder:
         home, tools = self._home, self._tools

@@ -1,19 +1,32 @@
 """Settle what is left when delivery closes or its process ends: store it, or count and tell it."""
 
 import contextlib
-import logging
 from typing import TypeVar
 
 from mp_asgi.errors import OutboxUnavailable
+from mp_asgi.events import Stop
 
 from .counters import Counters
 from .crew import Tools, make_storer
 from .home import Home
+from .log import logger
 from .outbox.base import Counts, Outbox
 
 T = TypeVar("T")
 
-logger = logging.getLogger("mp_asgi.delivery")
+
+def forget_now(home: Home[T], item: Stop, tools: Tools[T]) -> bool:
+    """Obey a stop that no journal has taken, and that no thread will obey. Return whether it is
+    done; else the end of the process tries once more.
+    """
+    try:
+        removed = home.outbox.forget(item.keys, item.at, tools.clock())
+    except BaseException:  # noqa: BLE001  # foreign storage; the loss is counted
+        tools.counters.count("stop_lost")
+        home.intake.items.append((item, 0))
+        return False
+    tools.counters.echo("dropped", removed, "stopped")
+    return True
 
 
 def store_left(home: Home[T], tools: Tools[T]) -> None:
@@ -25,14 +38,18 @@ def store_left(home: Home[T], tools: Tools[T]) -> None:
         home.close_outbox()
 
 
-def lose_left(home: Home[T], counters: Counters) -> Counts | None:
+def lose_left(home: Home[T], waiting: int, counters: Counters) -> Counts | None:
     """Count and tell what ends with the process. Return the totals that end with it, too.
+
+    Args:
+        home: Where it waited.
+        waiting: How many messages were not stored, and are kept nowhere.
+        counters: Where they are counted.
 
     Returns:
         None if nothing is lost.
     """
-    waiting, unrecorded = home.intake.waiting(), home.unrecorded()
-    held = home.held()
+    unrecorded, held = home.unrecorded(), home.held()
     lost = waiting + held.depth
     if not lost and not unrecorded:
         return None

@@ -1,18 +1,16 @@
 """Empty the spool of this host into the shared outbox, on one thread."""
 
-import logging
 import math
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from .lanes import remaining
+from .log import logger
 from .outbox.spooled import Spooled
 
 EXPIRE_SECONDS: Final = 3600.0  # between looks for what is too old to be kept
 PAUSE_SECONDS: Final = 1.0  # after a failure, so that it does not fill a processor
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class Forwarder:
@@ -39,7 +37,7 @@ class Forwarder:
         while not stopping.is_set():
             try:
                 rest = self.step()
-            except Exception as error:  # noqa: BLE001  # what was taken stays in the spool
+            except BaseException as error:  # noqa: BLE001  # what was taken stays in the spool
                 self._tell(error)
                 rest = PAUSE_SECONDS
             if rest:
@@ -61,7 +59,7 @@ class Forwarder:
         """Answer at once: nothing leaves to Mixpanel from this process."""
         return True
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, error: BaseException) -> None:
         if not self._has_told:
             self._has_told = True
             # Only the type: the text of a foreign error may quote a property.

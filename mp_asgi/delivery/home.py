@@ -4,7 +4,6 @@ Answers what is left to do in it, and lets those who flush wait for that.
 """
 
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -14,14 +13,13 @@ from mp_asgi.errors import OutboxUnavailable
 
 from .intake import Intake
 from .keeper import Keeper
+from .log import logger
 from .outbox.base import NO_STATS, Outbox, OutboxStats
 from .outbox.spooled import Spooled
 from .outbox.standby import Standby
 from .recorder import Recorder
 
 T = TypeVar("T")
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class Home(Generic[T]):

@@ -60,6 +60,25 @@ class Intake(Generic[T]):
         self.messages = 0
         return taken
 
+    def take_left(self, patience_seconds: float) -> tuple[list[tuple[T | Stop | Mark, int]], int]:
+        """Take everything for the end of the process. What is submitted meanwhile is left to those
+        who submit it.
+
+        Args:
+            patience_seconds: How long to wait for whoever stores; one that hangs, for ever.
+
+        Returns:
+            The items, and how many messages somebody has taken before and does not get stored.
+        """
+        is_free = self.storing.acquire(timeout=patience_seconds)
+        try:
+            taken = self.take()
+            self.in_hand -= sum(count for _, count in taken)
+            return taken, 0 if is_free else self.in_hand
+        finally:
+            if is_free:
+                self.storing.release()
+
     def _peek(self) -> tuple[tuple[T | Stop | Mark, int], ...]:
         while True:
             try:

@@ -1,10 +1,10 @@
 """Append what was submitted to a file of this process: one write, and it survives the process.
 
-A file is a row of records: length, checksum and number of messages, then the bytes. What ends in
-the middle of a record ends before it: whoever wrote it never got to say that it was kept. A record
-without bytes is a seal: what stands before it, back to the one before, is put into the outbox
-together. So whoever reads the file again groups it again in the same way, and the outbox knows by
-its ticket what it has.
+A file is a row of records: length, checksum, number of messages and time, then the bytes. What
+ends in the middle of a record ends before it: whoever wrote it never got to say that it was kept. A
+record without bytes is a seal: what stands before it, back to the one before, is put into the
+outbox together, again and again in the same way, until the outbox says that it has it. Whoever
+inherits the file puts one record after the other; the outbox knows by their tickets what it has.
 
 Survives the end of the process, however it ends; not the end of the machine: nothing is synced.
 """
@@ -14,9 +14,10 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 try:
     import fcntl
@@ -30,7 +31,7 @@ ROTATE_BYTES: Final = 1_000_000  # of a file; the next one begins
 
 _CLOSED: Final = -1
 
-_HEAD: Final = struct.Struct("<III")
+_HEAD: Final = struct.Struct("<IIId")
 
 
 class Record(NamedTuple):
@@ -38,13 +39,20 @@ class Record(NamedTuple):
 
     Attributes:
         end: Where it ends in the file.
-        messages: How many messages it holds.
+        messages: How many messages it holds; none is a stop, or a seal.
+        at: When it was submitted, in seconds since the epoch.
         body: As it was packed; empty for a seal.
     """
 
     end: int
     messages: int
+    at: float
     body: bytes
+
+    @property
+    def start(self) -> int:
+        """Where it begins in the file."""
+        return self.end - len(self.body) - _HEAD.size
 
 
 class Group(NamedTuple):
@@ -126,7 +134,8 @@ class JournalFile:
         Raises:
             OSError: The file cannot be read.
         """
-        return read_groups(self.path.name, os.pread(self._descriptor, end - start, start), start)
+        data = os.pread(self._descriptor, end - start, start)
+        return gather(self.path.name, read_records(BytesIO(data), start, end))
 
     def read_bytes(self, start: int) -> bytes:
         """Answer what stands behind the end of a group, as it stands.
@@ -142,15 +151,28 @@ class JournalFile:
         Raises:
             OSError: The file cannot be read.
         """
-        if self.size > start and not self.append(make_record(b"", 0)):
+        if self.size > start and not self.append(_SEAL):
             return None
         return self.read(start, self.size)
 
-    def remove(self) -> None:
-        """Delete the file, and let it go."""
-        with contextlib.suppress(OSError):
-            self.path.unlink()
-        self.close()
+    def read_on(self, start: int, end: int) -> Iterator[Record]:
+        """Answer the records between the ends of two, also those behind a damaged one.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        with os.fdopen(self._descriptor, "rb", closefd=False) as file:
+            yield from read_on(file, start, end)
+
+    def remove(self) -> bool:
+        """Delete the file, and let it go. Return whether it is gone."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError:
+            return False
+        finally:
+            self.close()
+        return True
 
     def close(self) -> None:
         """Leave the file to whoever comes; a fork of this process does not hold it either."""
@@ -188,14 +210,15 @@ class Journal:
         self._lock = threading.RLock()
         self.is_over = False
 
-    def append(self, body: bytes, count: int) -> bool:
+    def append(self, body: bytes, count: int, at: float) -> bool:
         """Keep an item. Return whether it is kept.
 
         Args:
             body: As it was packed.
-            count: How many messages it holds.
+            count: How many messages it holds; none is a stop.
+            at: When it was submitted, in seconds since the epoch.
         """
-        record = make_record(body, count)
+        record = make_record(body, count, at)
         with self._lock:
             if self.is_over or not self.file.append(record):
                 return False
@@ -213,7 +236,7 @@ class Journal:
         """
         with self._lock:
             file, start = self.file, self.stored
-            if file.size == start or not file.append(make_record(b"", 0)):
+            if file.size == start or not file.append(_SEAL):
                 return []
             end = file.size
         return file.read(start, end)  # without the lock: requests append meanwhile
@@ -260,22 +283,79 @@ class Journal:
             return self.file
 
 
-def make_record(body: bytes, count: int) -> bytes:
+def make_record(body: bytes, count: int, at: float) -> bytes:
     """Answer the bytes of a record."""
-    return _HEAD.pack(len(body), zlib.crc32(body, count), count) + body
+    return _HEAD.pack(len(body), zlib.crc32(body, count), count, at) + body
 
 
-def read_groups(name: str, data: bytes, start: int = 0) -> list[Group]:
-    """Answer what is put together: what is sealed in groups, what is not, each for itself.
+_SEAL: Final = make_record(b"", 0, 0.0)
+
+
+def read_records(file: BinaryIO, start: int, end: int) -> Iterator[Record]:
+    """Answer the whole records, up to the first that is not.
+
+    Args:
+        file: Stands where they begin.
+        start: Where in the journal that is: the end of a record.
+        end: Where they end at most.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    while start + _HEAD.size <= end:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return
+        length, checksum, count, at = _HEAD.unpack(head)
+        start += _HEAD.size + length
+        body = file.read(length) if start <= end else b""
+        if len(body) < length or zlib.crc32(body, count) != checksum:
+            return
+        yield Record(start, count, at, body)
+
+
+def read_on(file: BinaryIO, start: int, end: int) -> Iterator[Record]:
+    """Answer the whole records, also those behind one that is damaged.
+
+    Args:
+        file: A journal.
+        start: The end of a record.
+        end: Where they end at most.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    while start < end:
+        file.seek(start)
+        for record in read_records(file, start, end):
+            start = record.end
+            yield record
+        file.seek(start)
+        found = _find_record(file.read(end - start))
+        if found is None:  # the end, or a torn one, which was never kept
+            return
+        start += found
+
+
+def _find_record(rest: bytes) -> int | None:
+    """Answer where the first whole record begins behind a damaged one."""
+    # No body looks like one: JSON has no control character, so that four bytes are a huge length.
+    for place in range(1, len(rest) - _HEAD.size):
+        length, checksum, count, _ = _HEAD.unpack_from(rest, place)
+        body = place + _HEAD.size
+        is_inside = 0 < length <= len(rest) - body
+        if is_inside and zlib.crc32(rest[body : body + length], count) == checksum:
+            return place
+    return None
+
+
+def gather(name: str, records: Iterable[Record]) -> list[Group]:
+    """Answer what is put together: what is sealed, in parts that are not too large.
 
     Args:
         name: Of the file.
-        data: Part of the file, from the end of a group on.
-        start: Where in the file that is.
+        records: From the end of a group to a seal.
     """
-    source, before = _read_name(name)
-    records = _parse(data, start)
-    last_seal = max((record.end for record in records if not record.body), default=0)
     groups: list[Group] = []
     gathered: list[Record] = []
     size = 0
@@ -283,12 +363,19 @@ def read_groups(name: str, data: bytes, start: int = 0) -> list[Group]:
         if record.body:
             gathered.append(record)
             size += len(record.body)
-        if gathered and (not record.body or size >= GROUP_BYTES or record.end > last_seal):
-            groups.append(Group(Ticket(source, before + gathered[-1].end), gathered, record.end))
+        if gathered and (not record.body or size >= GROUP_BYTES):
+            ticket = make_ticket(name, gathered[-1])
+            groups.append(Group(ticket, gathered, record.end))
             gathered, size = [], 0
         elif groups and not record.body:
             groups[-1] = groups[-1]._replace(end=record.end)
     return groups
+
+
+def make_ticket(name: str, record: Record) -> Ticket:
+    """Answer what the outbox knows a group by that ends with a record of a file."""
+    source, before = _read_name(name)
+    return Ticket(source, before + record.end)
 
 
 def _read_name(name: str) -> tuple[str, int]:
@@ -296,18 +383,3 @@ def _read_name(name: str) -> tuple[str, int]:
     source, _, rest = name.partition(".")
     start = rest.partition(".")[0]
     return source, int(start) if start.isdigit() else 0
-
-
-def _parse(data: bytes, start: int) -> list[Record]:
-    """Answer the whole records, up to the first that is not."""
-    records = []
-    position = 0
-    while position + _HEAD.size <= len(data):
-        length, checksum, count = _HEAD.unpack_from(data, position)
-        begin = position + _HEAD.size
-        body = data[begin : begin + length]
-        if len(body) < length or zlib.crc32(body, count) != checksum:
-            break
-        position = begin + length
-        records.append(Record(start + position, count, body))
-    return records

@@ -1,26 +1,36 @@
 """Keep what one process submits in a journal of its own. Whoever empties it is not its matter."""
 
-import logging
 import math
 import threading
-import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.events import Stop
+from mp_asgi.settings import Settings
 
 from .counters import Counters
 from .intake import Intake, Mark
 from .journal import ROTATE_BYTES, Journal
 from .journals import Journaling, Journals
+from .log import logger
 from .mover import Shelf
+from .uwsgi import ends_silently
 
 LOOK_SECONDS: Final = 1.0  # between two looks whether somebody has emptied the journals
+LONE_SECONDS: Final = 60.0  # that a lone file grows where somebody delivers; denials make it less
 
 T = TypeVar("T")
 
-logger = logging.getLogger("mp_asgi.delivery")
+
+def keeps_journal(settings: Settings) -> bool:
+    """Whether what this process submits is kept in a journal until the outbox has it.
+
+    uWSGI's processes end without a word, and may have no threads.
+    """
+    return settings.durability == "strict" or ends_silently()
 
 
 class Keeper(Generic[T]):
@@ -29,6 +39,7 @@ class Keeper(Generic[T]):
     Args:
         journaling: How to keep what is submitted; None where nothing outlives the process.
         counters: Counts `journal_failed`.
+        clock: Answers seconds since the epoch.
         max_bytes: What the journals of processes without threads may take.
 
     Attributes:
@@ -39,7 +50,12 @@ class Keeper(Generic[T]):
     """
 
     def __init__(
-        self, journaling: Journaling[T] | None, counters: Counters, *, max_bytes: int
+        self,
+        journaling: Journaling[T] | None,
+        counters: Counters,
+        *,
+        clock: Callable[[], float],
+        max_bytes: int,
     ) -> None:
         self.journal: Journal | None = None
         self.journals = _find_journals(journaling)
@@ -47,6 +63,7 @@ class Keeper(Generic[T]):
         self.trouble = ""
         self._journaling = journaling
         self._counters = counters
+        self._clock = clock
         self._max_bytes = max_bytes
         self._is_keeping = False  # whether there should be a journal
         self._left: Journal | None = None  # by the last close
@@ -54,6 +71,8 @@ class Keeper(Generic[T]):
         self._opening = threading.Lock()
         self._looked_at = -math.inf
         self._is_full = False
+        self._began_at = -math.inf  # of the lone file that is written
+        self._before: Path | None = None  # the lone file before it
 
     def open(self, *, is_lone: bool) -> None:
         """Keep what is submitted from now on; where that fails, memory has to do for a while."""
@@ -83,15 +102,26 @@ class Keeper(Generic[T]):
         kept = () if self.is_lone else (self.journal, self._left)
         return sum(journal.waiting for journal in kept if journal)
 
-    def keep(self, journal: Journal, item: T | Stop, count: int) -> bool:
-        """Write an item into the journal. Return whether it is kept; never raises."""
-        if journal.is_over or (self.is_lone and self._has_no_room()):
+    def keep(
+        self, journal: Journal, item: T | Stop, count: int, *, is_identity: bool = False
+    ) -> bool:
+        """Write an item into the journal. Return whether it is kept; never raises.
+
+        Args:
+            journal: The one that is written now.
+            item: What was submitted.
+            count: How many messages it holds; a stop none, and nothing else.
+            is_identity: Whether it holds an identity event, which is kept though there is no room.
+        """
+        now = self._clock()
+        is_bounded = self.is_lone and not is_identity and not isinstance(item, Stop)
+        if journal.is_over or (is_bounded and self._has_no_room(now)):
             return False
         try:
             body = self._journaling.pack(item) if self._journaling is not None else b""
-            is_kept = journal.append(body, count)
-            if is_kept and self.is_lone and journal.file.size > ROTATE_BYTES:
-                self._rotate(journal)
+            is_kept = journal.append(body, count, now)
+            if is_kept and self.is_lone:
+                self._renew(journal, now, is_hurried=isinstance(item, Stop))
         except Exception as error:  # noqa: BLE001  # takes the way through memory, and is counted
             self._fail(error)
             return False
@@ -99,22 +129,28 @@ class Keeper(Generic[T]):
             self._fail(OSError("write"))
         return is_kept
 
-    def keep_left(self, intake: Intake[T]) -> None:
-        """Write what no thread has taken into a journal of its own, for the next process."""
-        if self.journals is None or not intake.items:
-            return
-        try:
-            journal = Journal(self.journals.create(is_lone=False))
-        except Exception as error:  # noqa: BLE001  # the rest is counted as lost
-            self._fail(error)
-            return
-        unkept = []
-        while intake.items:
-            item, count = intake.items.popleft()
-            if not isinstance(item, Mark) and not self.keep(journal, item, count):
-                unkept.append((item, count))
-        intake.items.extend(unkept)
-        self.journals.leave(journal.end())
+    def keep_left(self, intake: Intake[T], patience_seconds: float) -> int:
+        """Write what no thread has taken into a journal of its own, for the next process.
+
+        Args:
+            intake: Is empty then, but for stops that could not be kept.
+            patience_seconds: How long to wait for whoever stores.
+
+        Returns:
+            How many messages are kept nowhere.
+        """
+        taken, lost = intake.take_left(patience_seconds)
+        left = [(item, count) for item, count in taken if not isinstance(item, Mark)]
+        journal = self._begin_last() if left else None
+        for item, count in left:
+            if journal is not None and self.keep(journal, item, count):
+                continue
+            lost += count
+            if isinstance(item, Stop):
+                intake.items.append((item, 0))  # the end may come twice
+        if journal is not None and self.journals is not None:
+            self.journals.leave(journal.end())
+        return lost
 
     def leave(self) -> None:
         """Leave the journal of a process without threads to whoever delivers it."""
@@ -141,6 +177,16 @@ class Keeper(Generic[T]):
             self._fail(error)
         else:
             self.trouble = ""
+            self._began_at = self._clock()
+
+    def _begin_last(self) -> Journal | None:
+        if self.journals is None:
+            return None
+        try:
+            return Journal(self.journals.create(is_lone=False))
+        except Exception as error:  # noqa: BLE001  # what it should have kept is counted as lost
+            self._fail(error)
+            return None
 
     def _reopen(self, owner: object) -> Journal | None:
         """Try again to make the journal that should be there, for who empties it now."""
@@ -151,16 +197,30 @@ class Keeper(Generic[T]):
                 self._open()
             return self.journal
 
-    def _has_no_room(self) -> bool:
+    def _has_no_room(self, now: float) -> bool:
         """Whether nobody delivers what processes without threads keep."""
-        now = time.monotonic()
-        if self.journals is not None and now - self._looked_at >= LOOK_SECONDS:
+        # Also where the clock was set back. Each request pays for this.
+        if self.journals is not None and not 0 <= now - self._looked_at < LOOK_SECONDS:
             self._looked_at = now
             self._is_full = self.journals.size_bytes() >= self._max_bytes
         return self._is_full
 
-    def _rotate(self, journal: Journal) -> None:
-        """Begin another file, so that whoever delivers can delete this one."""
+    def _renew(self, journal: Journal, now: float, *, is_hurried: bool) -> None:
+        """Begin another lone file if this one is large; or old, or holds a denial, and somebody
+        delivers: only what nobody writes any more can be deleted.
+        """
+        if is_hurried:
+            self._began_at = -math.inf
+        if journal.file.size <= ROTATE_BYTES:
+            if 0 <= now - self._began_at < LONE_SECONDS:
+                return
+            if self._before is not None and self._before.exists():
+                # Nobody does; the disk shall not fill with small files. Asked again soon.
+                self._began_at = now - LONE_SECONDS + LOOK_SECONDS
+                return
+        self._rotate(journal, now)
+
+    def _rotate(self, journal: Journal, now: float) -> None:
         if self.journals is None:
             return
         try:
@@ -168,6 +228,7 @@ class Keeper(Generic[T]):
         except OSError as error:
             self._fail(error)
         else:
+            self._before, self._began_at = old.path, now
             self.journals.leave(old)
 
     def _fail(self, error: Exception) -> None:

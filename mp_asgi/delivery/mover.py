@@ -5,7 +5,6 @@ file takes its place.
 """
 
 import contextlib
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Final, Generic, TypeVar
 
 from mp_asgi.events import Stop
 
-from .journal import ROTATE_BYTES, Group, Journal
+from .heir import Heir
+from .journal import ROTATE_BYTES, Group, Journal, Record
 from .journals import Journals
 from .lanes import remaining
 
@@ -21,8 +21,6 @@ ADOPT_SECONDS: Final = 5.0  # between two looks for what others have left, and t
 RENEW_SECONDS: Final = 1.0  # that a file outlives what it holds; denials make it shorter
 
 T = TypeVar("T")
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +46,42 @@ class Mover:
 
     Args:
         shelf: The journals.
+        forget: Obeys the stop in a record. Answers whether the outbox has it now.
         store: Puts a group. Answers whether the outbox has it now.
         clock: Answers seconds since the epoch.
         on_deleted: Called when this process's journal was deleted, and another one begins.
+        on_damaged: Called for what could not be read in the middle of a journal.
+        is_pressed: Whether what only memory holds waits, so that others' journals have to.
 
     Attributes:
         journal: This process's own; None while it has none.
         is_hurried: Whether what the outbox has must not stay in the journal any longer.
+        has_heard: Whether all stops were obeyed once that others had left in their journals.
     """
 
     def __init__(
         self,
         shelf: Shelf[T],
         *,
+        forget: Callable[[Record], bool],
         store: Callable[[Group], bool],
         clock: Callable[[], float],
         on_deleted: Callable[[], None],
+        on_damaged: Callable[[], None],
+        is_pressed: Callable[[], bool],
     ) -> None:
         self.journal = shelf.journal
         self.is_hurried = False
+        self.has_heard = False
         self._journals = shelf.journals
+        self._heir = Heir(
+            shelf.journals,
+            forget=forget,
+            store=store,
+            on_damaged=on_damaged,
+            is_pressed=is_pressed,
+        )
+        self._forget = forget
         self._store = store
         self._clock = clock
         self._reopen = shelf.reopen
@@ -75,25 +89,42 @@ class Mover:
         self._reopened_at = clock()
         self._renewed_at = -math.inf
         self._adopted_at = -math.inf
-        self._seen: dict[str, int] = {}  # of living processes without threads, how far
+        self._is_adopting = False
 
     def move(self, *, is_flushing: bool) -> bool:
-        """Move what this process kept, and now and then what others left.
+        """Move what this process kept, and now and then obey what others left, before `adopt`.
 
         Args:
             is_flushing: Whether to look for others' journals, however short ago the last look was.
 
         Returns:
-            Whether the outbox has all that was kept before this call.
+            Whether the outbox has all that this process kept before this call.
         """
         now = self._clock()
         self._mend(now)
         is_moved = self._move_own()
         self._renew(now)
-        if is_moved and (is_flushing or not remaining(ADOPT_SECONDS, self._adopted_at, now)):
+        is_due = is_flushing or not remaining(ADOPT_SECONDS, self._adopted_at, now)
+        if is_moved and is_due:
             self._adopted_at = now
-            is_moved = self._adopt()
+            is_moved = self._heir.forget()
+        self._is_adopting = is_moved and is_due
         return is_moved
+
+    def adopt(self) -> bool:
+        """Move what others left, if it is time. Return whether the outbox has it."""
+        if not self._is_adopting:
+            return True
+        is_done = self._heir.inherit()
+        if self._heir.is_interrupted:
+            self._adopted_at = -math.inf  # goes on in the next round
+        return is_done
+
+    def hear(self) -> None:
+        """Obey all stops in others' journals, unless that was done before: nothing that waits in
+        the outbox may leave before.
+        """
+        self.has_heard = self.has_heard or self._heir.forget()
 
     def patience(self) -> float:
         """Answer how many seconds from now there may be something to do, whatever comes."""
@@ -146,6 +177,8 @@ class Mover:
             groups = journal.seal()
         except OSError:
             return False
+        if not self._obey(groups):
+            return False
         for group in groups:
             if not self._store(group):
                 return False
@@ -165,38 +198,12 @@ class Mover:
             groups = old.read_sealed(start)
         except OSError:
             groups = None
-        if groups is not None and all(map(self._store, groups)):
+        if groups is not None and self._obey(groups) and all(map(self._store, groups)):
             self._journals.remove(old)
         else:
             self._journals.leave(old)  # an orphan from now on
 
-    def _adopt(self) -> bool:
-        is_moved = True
-        for file in self._journals.orphans():
-            try:
-                groups = file.read(0, file.size)
-            except OSError:
-                groups = None
-            if groups is not None and all(map(self._store, groups)):
-                _tell(groups)
-                self._journals.remove(file)
-            else:
-                is_moved = False
-                self._journals.leave(file)
-        return is_moved and self._follow_lone()
-
-    def _follow_lone(self) -> bool:
-        """Move what living processes without threads have kept; each of them ends its journal."""
-        seen: dict[str, int] = {}
-        for group in self._journals.read_lone():
-            source, number = group.ticket.source, group.ticket.number
-            if number > self._seen.get(source, 0) and not self._store(group):
-                return False
-            self._seen[source] = seen[source] = max(number, self._seen.get(source, 0))
-        self._seen = seen
-        return True
-
-
-def _tell(groups: Sequence[Group]) -> None:
-    if count := sum(record.messages for group in groups for record in group.records):
-        logger.info("Adopted %d messages from the journal of a process that has ended.", count)
+    def _obey(self, groups: Sequence[Group]) -> bool:
+        """Obey all stops of some groups, before any of them is put."""
+        records = (record for group in groups for record in group.records)
+        return all(self._forget(record) for record in records if not record.messages)

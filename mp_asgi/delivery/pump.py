@@ -286,7 +286,7 @@ class Pump:
                 self._settlements.bury_whole(lost, "answer_lost", text, now)
                 self._settlements.release([item for item in leased if item not in lost], now)
             elif self._must_split(lane, leased[0]):
-                self._settlements.split(leased[0])
+                self._settlements.split(leased[0], now)
                 self._settlements.release(leased[1:], now)
             else:
                 return leased
@@ -355,7 +355,7 @@ class Pump:
             lane.max_messages = max(1, count // 2)
         self._counters.count("retried", count)
         if len(batch.leased) == 1:
-            self._settlements.split(batch.leased[0])
+            self._settlements.split(batch.leased[0], now)
         else:
             self._settlements.release(batch.leased, now)
 

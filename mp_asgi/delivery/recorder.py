@@ -3,7 +3,6 @@
 On a thread of its own: a slow database delays neither a request nor the storing of events.
 """
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +16,7 @@ from mp_asgi.events import Act, Entry, Link, Standing
 from .choices import Choices
 from .counters import Counters
 from .lanes import Circuit
+from .log import logger
 
 MAX_ASKED: Final = 100_000  # questions that wait; more are asked again later
 BATCH: Final = 200  # choices in one transaction
@@ -27,8 +27,6 @@ _UNKEEPABLE: Final = (TypeError, ValueError, AttributeError, LookupError)
 
 _Answer = TypeVar("_Answer")
 Answers = Mapping[bytes, Standing | None]
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class Ledger(Protocol):

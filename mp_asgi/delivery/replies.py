@@ -162,7 +162,8 @@ def _judge_import(answer: Any) -> Verdict:
 
 def _count_unimported(answer: Any, sent: int) -> int:
     imported = answer.get("num_records_imported") if isinstance(answer, dict) else None
-    return max(0, sent - imported) if type(imported) is int else 0
+    # Clamped on both sides: a foreign number enters a total that a storage must be able to hold.
+    return min(max(0, sent - imported), sent) if type(imported) is int else 0
 
 
 def _judge_verbose(answer: Any, reply: Reply) -> Verdict:

@@ -1,19 +1,17 @@
 """Obey the pump: send its batches, report their fate, sleep when it says so."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from mp_asgi.errors import Unavailable
+from mp_asgi.errors import OutboxUnavailable, Unavailable
 from mp_asgi.events import Entry
 
+from .log import logger
 from .pump import Batch, Pump, Wait
 from .transport import Transport
 
 PAUSE_SECONDS: Final = 1.0  # after a failure of ours, so that it does not fill a processor
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class Sender:
@@ -132,6 +130,7 @@ class Sender:
     def _tell(self, text: str, error: BaseException) -> None:
         if not self._has_told:
             self._has_told = True
-            # Only the type: the text of a foreign error may quote a property.
-            name = type(error).__name__
+            # Only the type: the text of a foreign error may quote a property. Ours names the place.
+            is_ours = isinstance(error, OutboxUnavailable)
+            name = str(error) if is_ours else type(error).__name__
             logger.error("%s (%s). More of the same are not logged.", text, name)

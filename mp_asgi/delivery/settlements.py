@@ -3,7 +3,8 @@
 The rule: what is decided is stored before anything else is leased. When the storage fails in
 between, it is tried again first, so that what Mixpanel took is not sent twice while this process
 lives. If it ends before, the lease runs out, and whoever takes the entry over treats it as one
-whose answer was lost.
+whose answer was lost. So it is with what fails twice in a way that is no storage's own: a bug must
+not stand in the way for ever.
 """
 
 from collections import deque
@@ -33,12 +34,15 @@ class Settlements:
         self._counters = counters
         self._waiting: deque[Callable[[float], None]] = deque()
         self._complaints = complaints
+        self._interrupted: Callable[[float], None] | None = None  # not by the storage
 
     def store(self, now: float) -> None:
         """Store all of it.
 
         Raises:
             OutboxUnavailable: The storage failed; what is not stored waits for the next call.
+            BaseException: Of foreign code, for example gevent's Timeout; what it interrupted waits
+                for the next call, too, but only once.
         """
         while self._waiting:
             settlement = self._waiting.popleft()
@@ -46,6 +50,11 @@ class Settlements:
                 settlement(now)
             except OutboxUnavailable:
                 self._waiting.appendleft(settlement)
+                raise
+            except BaseException:
+                if settlement is not self._interrupted:
+                    self._interrupted = settlement
+                    self._waiting.appendleft(settlement)
                 raise
 
     def ack(self, leased: Sequence[Leased]) -> None:
@@ -65,17 +74,12 @@ class Settlements:
         """Give entries back, ready after so many seconds."""
         ids = [item.id for item in leased]
 
-        def release(later: float) -> None:
-            # Stored so late that the lease may have run out, it could end another process's lease.
-            if not self._outbox.is_shared or abs(later - now) <= MAX_LATE_SECONDS:
-                self._outbox.release(ids, now + hold_seconds)
-
         if ids:
-            self._waiting.append(release)
+            self._add_timely(lambda: self._outbox.release(ids, now + hold_seconds), now)
 
-    def split(self, leased: Leased) -> None:
+    def split(self, leased: Leased, now: float) -> None:
         """Halve an entry."""
-        self._waiting.append(lambda _: self._outbox.split(leased.id))
+        self._add_timely(lambda: self._outbox.split(leased.id), now)
 
     def bury(self, leased: Leased, refusals: Sequence[Refusal], now: float) -> None:
         """Make dead letters of the messages that are refused; the rest is delivered."""
@@ -86,6 +90,14 @@ class Settlements:
         for item in leased:
             indexes = range(len(item.entry.messages))
             self.bury(item, [Refusal(index, reason, text) for index in indexes], now)
+
+    def _add_timely(self, settlement: Callable[[], None], now: float) -> None:
+        def store(later: float) -> None:
+            # Stored so late that the lease may have run out, it could end another process's lease.
+            if not self._outbox.is_shared or abs(later - now) <= MAX_LATE_SECONDS:
+                settlement()
+
+        self._waiting.append(store)
 
     def _bury(self, leased: Leased, refusals: Sequence[Refusal], now: float) -> None:
         messages = leased.entry.messages

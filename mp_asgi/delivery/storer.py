@@ -7,7 +7,6 @@ Nothing that the app's or a storage's code raises may end the thread, not even w
 by `except Exception` (SystemExit, CancelledError, gevent's Timeout): nothing would be stored again.
 """
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ from mp_asgi.events import Entry, Stop
 
 from .counters import Counters
 from .intake import Intake, Mark
-from .journal import Group
+from .journal import Group, Record
 from .lanes import remaining
+from .log import logger
 from .mover import Mover, Shelf
 from .outbox.base import Outbox, PutResult, Ticket
 
@@ -30,8 +30,6 @@ TALLY_SECONDS: Final = 1.0  # between two tellings of what was counted before th
 IDLE_SECONDS: Final = 10.0  # until what was only refused is told, too
 
 T = TypeVar("T")
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class Storer(Generic[T]):
@@ -49,6 +47,8 @@ class Storer(Generic[T]):
 
     Attributes:
         stored_at: Seconds since the epoch when the outbox last took something; None before.
+        has_heard: Set once no stop is left in a journal that is older than this: before, nothing
+            of the outbox may leave.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Storer(Generic[T]):
         shelf: Shelf[T] | None = None,
     ) -> None:
         self.stored_at: float | None = None
+        self.has_heard = threading.Event()
         self._intake = intake
         self._outbox = outbox
         self._render = render
@@ -109,32 +110,75 @@ class Storer(Generic[T]):
         """Store everything that was submitted before this call."""
         with self._intake.storing:
             taken = self._intake.take()
-            is_moved = self._move(is_flushing=any(isinstance(item, Mark) for item, _ in taken))
+            self._count_kept()
             # Stops first: between a put and its forget, a sender could take what was put. What
             # was tracked before a stop is refused by its mark, what came later is not concerned.
             for item, _ in taken:
                 if isinstance(item, Stop):
                     self._forget(item)
-            self._store_taken(taken, is_moved=is_moved)
+            marks = [item for item, _ in taken if isinstance(item, Mark)]
+            is_moved = self._move(is_flushing=bool(marks))
+            self._store_taken(taken)  # only memory holds it: others' journals can wait
+            self._answer(marks, is_moved=is_moved and self._adopt())
         self._on_stored()
 
     def _move(self, *, is_flushing: bool) -> bool:
-        """Move what journals hold. Return whether the outbox has it."""
+        """Move what this process's journal holds. Return whether the outbox has it."""
         mover = self._mover
         if mover is None:
+            self.has_heard.set()
             return True
+        mover.hear()
+        if mover.has_heard:
+            self.has_heard.set()
         is_moved = mover.move(is_flushing=is_flushing)
-        if mover.journal is not None:
-            self._intake.messages = mover.journal.waiting
+        self._count_kept()
         return is_moved
+
+    def _adopt(self) -> bool:
+        """Move what others' journals hold. Return whether the outbox has it."""
+        return self._mover is None or self._mover.adopt()
+
+    def _answer(self, marks: Sequence[Mark], *, is_moved: bool) -> None:
+        for mark in marks:
+            if is_moved:
+                mark.set()
+            else:  # whoever waits for it waits for the journals, too
+                self._intake.items.append((mark, 0))
+
+    def _count_kept(self) -> None:
+        """Let what the journal keeps count for the bound of the intake."""
+        if self._mover is not None and self._mover.journal is not None:
+            self._intake.messages = self._mover.journal.waiting
 
     def _make_mover(self, shelf: Shelf[T]) -> Mover:
         return Mover(
             shelf,
+            forget=partial(self._obey_record, unpack=shelf.unpack),
             store=partial(self._store_group, unpack=shelf.unpack),
             clock=self._clock,
             on_deleted=partial(self._counters.count, "journal_failed"),
+            on_damaged=self._lose_damaged,
+            is_pressed=self._intake.has_items,
         )
+
+    def _obey_record(self, record: Record, *, unpack: Callable[[bytes], T | Stop]) -> bool:
+        """Forget what a record stops. Return whether the outbox has it, or nobody ever will."""
+        try:
+            item = unpack(record.body)
+        except Exception:  # noqa: BLE001  # is counted where it is put
+            return True
+        if not isinstance(item, Stop):
+            return True
+        try:
+            self._forget_or_raise(item)
+        except OutboxUnavailable as error:
+            self._tell_unmoved(error)
+            return False
+        except BaseException as error:  # noqa: BLE001  # a bug, and no waiting mends it
+            self._lose_stop(error)
+        self.hurry()
+        return True
 
     def _store_group(self, group: Group, *, unpack: Callable[[bytes], T | Stop]) -> bool:
         """Put what a journal holds. Return whether the outbox has it, or nobody ever will."""
@@ -143,7 +187,7 @@ class Storer(Generic[T]):
                 self._rendered = (group.ticket, self._render_group(group, unpack))
             result = self._outbox.put(self._rendered[1], self._clock(), group.ticket)
         except OutboxUnavailable as error:
-            self._tell("unmoved", "The outbox does not store; events stay in the journal", error)
+            self._tell_unmoved(error)
             return False
         except BaseException as error:  # noqa: BLE001  # a bug, and no waiting mends it
             self._lose(sum(record.messages for record in group.records), error)
@@ -153,37 +197,23 @@ class Storer(Generic[T]):
         return True
 
     def _render_group(self, group: Group, unpack: Callable[[bytes], T | Stop]) -> list[Entry]:
-        """Forget what a group stops, and render the rest.
-
-        Raises:
-            OutboxUnavailable: A stop could not be stored.
-        """
-        items: list[tuple[T, int]] = []
+        """Render a group, but for stops: they are obeyed before any of it is put."""
+        entries: list[Entry] = []
         for record in group.records:
             try:
                 item = unpack(record.body)
             except Exception as error:  # noqa: BLE001  # drops and counts this item, no other
                 self._give_up(record.messages, error)
                 continue
-            if isinstance(item, Stop):
-                self._forget_or_raise(item)
-                self.hurry()
-            else:
-                items.append((item, record.messages))
-        return [entry for item, count in items for entry in self._entries_of(item, count)]
+            if not isinstance(item, Stop):
+                entries.extend(self._entries_of(item, record.messages))
+        return entries
 
-    def _store_taken(self, taken: Sequence[tuple[T | Stop | Mark, int]], *, is_moved: bool) -> None:
+    def _store_taken(self, taken: Sequence[tuple[T | Stop | Mark, int]]) -> None:
         entries: list[Entry] = []
         count = 0
         for item, item_count in taken:
-            if isinstance(item, Mark):
-                self._put(entries, count)
-                entries, count = [], 0
-                if is_moved:
-                    item.set()
-                else:  # whoever waits for it waits for the journal, too
-                    self._intake.items.append((item, 0))
-            elif not isinstance(item, Stop):
+            if not isinstance(item, Stop | Mark):
                 entries.extend(self._entries_of(item, item_count))
                 count += item_count
         self._put(entries, count)
@@ -214,8 +244,9 @@ class Storer(Generic[T]):
 
     def _count(self, result: PutResult) -> None:
         self.stored_at = self._clock()
-        self._counters.echo("accepted", result.stored + result.stopped + result.overflowed)
+        self._counters.echo("accepted", result.accepted)
         self._counters.echo("dropped", result.stopped, "stopped")
+        self._counters.echo("dropped", result.too_old, "too_old")
         self._counters.echo("dropped", result.overflowed, "overflow")
         if result.overflowed:
             self._tell("overflow", "The outbox is full; the newest events are dropped")
@@ -232,14 +263,26 @@ class Storer(Generic[T]):
         self._tell("unrenderable", text, error)
 
     def _forget_or_raise(self, item: Stop) -> None:
-        self._counters.echo("dropped", self._outbox.forget(item.keys, item.at), "stopped")
+        self._counters.echo(
+            "dropped", self._outbox.forget(item.keys, item.at, self._clock()), "stopped"
+        )
 
     def _forget(self, item: Stop) -> None:
         try:
             self._forget_or_raise(item)
         except BaseException as error:  # noqa: BLE001  # foreign storage; the loss is said
-            self._counters.count("stop_lost")
-            self._tell("stop", "The outbox did not forget a visitor who denied", error)
+            self._lose_stop(error)
+
+    def _lose_stop(self, error: BaseException) -> None:
+        self._counters.count("stop_lost")
+        self._tell("stop", "The outbox did not forget a visitor who denied", error)
+
+    def _lose_damaged(self) -> None:
+        self._counters.count("journal_failed")
+        self._tell("damaged", "A journal is damaged; only what could be read of it is stored")
+
+    def _tell_unmoved(self, error: BaseException) -> None:
+        self._tell("unmoved", "The outbox does not store; events stay in the journal", error)
 
     def _tell(self, problem: str, text: str, error: BaseException | None = None) -> None:
         if problem not in self._told:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlencode, urlsplit
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES: Final = 1_000_000  # a 400 may name 2000 failed records of some 200 bytes
 _READ_BYTES: Final = 8_192
+# Loads when the first batch goes; `socket` itself imports the first for the first name of a host.
+_NEEDED: Final = ("encodings.idna", "urllib3.connection", "mp_asgi.delivery.final_response")
 
 _UNTRUSTED: Final = (
     "if a proxy here opens TLS, let SSL_CERT_FILE name its certificate authority too"
@@ -64,6 +67,9 @@ class Transport(Protocol):
 class HTTPTransport:
     """Send over one kept-alive connection, TLS verified, without redirects or retries.
 
+    Making one imports all that sending needs, so that no fork meets an import while it sends
+    (`mp_asgi.forks`).
+
     The two phases of a request are kept apart: what fails before the connection stands was
     never sent and may be repeated, whatever it is (`Unavailable.is_sent`).
 
@@ -90,6 +96,8 @@ class HTTPTransport:
         self._total_seconds = total_seconds
         self._connection: HTTPConnection | None = None
         self._left_behind: threading.Thread | None = None
+        for name in _NEEDED:
+            import_module(name)
 
     def send(self, endpoint: Endpoint, body: bytes) -> Reply:
         """Deliver a JSON array and answer the reply, whatever its status.

@@ -7,7 +7,6 @@ A process that may not have threads (uWSGI without `enable-threads`) keeps what 
 journal, and another one delivers it.
 """
 
-import logging
 import math
 import os
 import threading
@@ -21,16 +20,17 @@ from mp_asgi.settings import Settings
 
 from .counters import Counters, Stats
 from .crew import Crew, Tools
-from .ending import lose_left, store_left, tell_close, tell_totals
+from .ending import forget_now, lose_left, store_left, tell_close, tell_totals
 from .home import Home
 from .hooks import Hooks
 from .journals import Journaling
-from .keeper import Keeper
+from .keeper import Keeper, keeps_journal
+from .log import logger
 from .outbox.base import DeadLetter, Outbox
 from .recorder import Recorder
-from .run import Pulse
+from .run import GRACE_SECONDS, Pulse
 from .transport import Transport
-from .uwsgi import ends_silently, has_threads
+from .uwsgi import has_threads
 
 _RETRY_SECONDS: Final = 5.0  # between two requests that try to start threads, if none could be
 _LONE: Final = (
@@ -39,8 +39,6 @@ _LONE: Final = (
 )
 
 T = TypeVar("T")
-
-logger = logging.getLogger("mp_asgi.delivery")
 
 
 class Worker(Generic[T]):
@@ -103,9 +101,12 @@ class Worker(Generic[T]):
             is_identity: Whether it holds an identity event, which is never dropped when full.
         """
         if not self._is_running():
-            self._submit_without_threads(item, count, is_identity=is_identity)
+            self._submit_without_threads(self._here(), item, count, is_identity=is_identity)
             return
         home = self._home
+        if home.keeper.is_lone:
+            self._submit_without_threads(home, item, count, is_identity=is_identity)
+            return
         intake = home.intake
         if (
             intake.messages + count > self._max_messages
@@ -120,8 +121,6 @@ class Worker(Generic[T]):
                 self.submit(item, count, is_identity=is_identity)
                 return
             intake.items.append((item, count))
-        elif home.keeper.is_lone:
-            return
         intake.messages += count
         if not intake.wake.is_set():
             intake.wake.set()
@@ -213,7 +212,7 @@ class Worker(Generic[T]):
             How many messages that waited were removed.
         """
         home = self._here()
-        removed = home.outbox.erase(keys, at)
+        removed = home.outbox.erase(keys, at, self._tools.clock())
         self._counters.echo("dropped", removed, "erased")
         if home.keeper.journal is not None and (crew := self._crew) is not None:
             crew.storer.hurry()
@@ -228,9 +227,9 @@ class Worker(Generic[T]):
         """
         home = self._here()
         submitted = home.unstored()
-        stats = home.outbox.stats()
+        stats, untold = self._counters.join(home.outbox.stats)
         counts = Counter(stats.totals)
-        counts.update(self._counters.untold())
+        counts.update(untold)
         counts["accepted", ""] += submitted
         return Stats.of(counts, waiting=submitted + stats.depth)
 
@@ -261,8 +260,8 @@ class Worker(Generic[T]):
             if time.monotonic() < deadline:
                 store_left(home, self._tools)
             self._counters.count("stop_lost", home.owed_stops())
-        home.keeper.keep_left(home.intake)
-        lost = lose_left(home, self._counters)
+        waiting = home.keeper.keep_left(home.intake, GRACE_SECONDS if has_ended else 0.0)
+        lost = lose_left(home, waiting, self._counters)
         if lost is not None:
             self._home = self._new_home()
             # A thread that hangs in the storage would hold whoever asks it, too.
@@ -289,7 +288,7 @@ class Worker(Generic[T]):
                 return False
             home = self._home_of(pid)
             is_lone = not has_threads()
-            if self._settings.durability == "strict" or ends_silently():
+            if keeps_journal(self._settings):
                 home.keeper.open(is_lone=is_lone)
             if is_lone:
                 self._tell("lone", _LONE)
@@ -326,28 +325,31 @@ class Worker(Generic[T]):
             home.keeper.leave()
         return crew is None or crew.stop(deadline)
 
-    def _submit_without_threads(self, item: T | Stop, count: int, *, is_identity: bool) -> None:
+    def _submit_without_threads(
+        self, home: Home[T], item: T | Stop, count: int, *, is_identity: bool
+    ) -> None:
         """Keep an item where the end of this process, or another one, finds it."""
-        home = self._here()
         journal = home.keeper.journal
-        if journal is not None and home.keeper.keep(journal, item, count):
+        if journal is not None and home.keeper.keep(journal, item, count, is_identity=is_identity):
             return
-        if not home.outbox.is_durable and (self._is_over or self._is_ending):
+        if isinstance(item, Stop) and home.keeper.is_lone:
+            if not forget_now(home, item, self._tools):
+                self._tell("stop", "The outbox did not forget a visitor who denied.")
+        elif not home.outbox.is_durable and (self._is_over or self._is_ending):
             self._drop(count, "shutdown")
-        elif (
-            home.intake.messages + count > self._max_messages
-            and not is_identity
-            and not isinstance(item, Stop)
-        ):
+        elif not is_identity and count and home.intake.messages + count > self._max_messages:
             self._overflow(count)
         else:
-            home.intake.items.append((item, count))
-            home.intake.messages += count
-            home.intake.wake.set()  # of a storer that did start
-            if self._is_over:
-                store_left(home, self._tools)
-            else:
-                self._hooks.set()
+            self._keep_in_memory(home, item, count)
+
+    def _keep_in_memory(self, home: Home[T], item: T | Stop, count: int) -> None:
+        home.intake.items.append((item, count))
+        home.intake.messages += count
+        home.intake.wake.set()  # of a storer that did start
+        if self._is_over:
+            store_left(home, self._tools)
+        else:
+            self._hooks.set()
 
     # --- processes ----------------------------------------------------------------------------
 
@@ -371,7 +373,12 @@ class Worker(Generic[T]):
         outbox, make = self._outbox_factory(), self._recorder_factory
         # What a journal holds may be put only into what outlives the process, as it does itself.
         journaling = self._journaling if outbox.is_durable else None
-        keeper = Keeper(journaling, self._counters, max_bytes=self._settings.outbox_max_bytes)
+        keeper = Keeper(
+            journaling,
+            self._counters,
+            clock=self._tools.clock,
+            max_bytes=self._settings.outbox_max_bytes,
+        )
         return Home(outbox, None if make is None else make(), keeper)
 
     def become_child(self) -> None:

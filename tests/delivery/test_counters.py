@@ -116,6 +116,24 @@ def test_two_threads_never_tell_the_same():
     assert may_others == [False]
 
 
+def test_nothing_is_told_between_an_outboxs_totals_and_what_it_was_not_told():
+    counters = Counters()
+    counters.count("refused", 1, "no_consent")
+    told = []
+    teller = threading.Thread(target=counters.tell, args=(told.append,))
+
+    def read() -> list[object]:
+        teller.start()
+        teller.join(0.05)  # long after it would have told
+        return list(told)
+
+    totals, untold = counters.join(read)
+
+    teller.join(TIMEOUT)
+    assert (totals, untold) == ([], {("refused", "no_consent"): 1})
+    assert told == [untold]
+
+
 def test_a_process_counts_its_own_by_reason():
     counters = Counters()
     counters.count("dropped", 1, "overflow")

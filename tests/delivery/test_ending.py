@@ -4,10 +4,11 @@ import threading
 
 import pytest
 
-from mp_asgi.delivery.counters import Counters
-from mp_asgi.delivery.ending import tell_totals
+from mp_asgi.delivery.counters import Counters, Stats
+from mp_asgi.delivery.ending import lose_left, tell_totals
 from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.events import Stop
+from tests.delivery.test_home import make_home
 from tests.delivery.test_worker import DENIED, failing, start, unrecorded
 from tests.support import NOW, TIMEOUT, RecordingTransport, make_settings
 
@@ -29,6 +30,17 @@ def test_the_totals_of_those_who_share_an_outbox_say_what_one_has_lost(is_shared
     tell_totals(outbox, {("dropped", "x"): 2}, counters)
 
     assert outbox.stats().totals == totals
+
+
+def test_what_is_submitted_while_the_process_ends_is_left_to_who_submits_it():
+    home, counters = make_home(), Counters()
+    home.intake.items.append(("late", 1))
+
+    lost = lose_left(home, 0, counters)
+
+    assert lost is None
+    assert counters.snapshot() == Stats()
+    assert home.intake.waiting() == 1
 
 
 def test_close_keeps_what_it_cannot_deliver_and_says_how_much(start, caplog):

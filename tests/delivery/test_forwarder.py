@@ -52,7 +52,7 @@ class Scene:
         self.forwarder = Forwarder(self.outbox, clock=self.clock, on_progress=self.progress.set)
 
     def home(self) -> Home:
-        return Home(self.outbox, None, Keeper(None, Counters(), max_bytes=1))
+        return Home(self.outbox, None, Keeper(None, Counters(), clock=lambda: NOW, max_bytes=1))
 
     def spool_one(self, name: str) -> None:
         self.server.stop(signal.SIGKILL)

@@ -27,7 +27,9 @@ class Silent(MemoryOutbox):
 
 
 def make_home(kind: type[MemoryOutbox] = MemoryOutbox) -> Home[str]:
-    return Home(kind(make_settings()), None, Keeper(None, Counters(), max_bytes=1))
+    return Home(
+        kind(make_settings()), None, Keeper(None, Counters(), clock=lambda: NOW, max_bytes=1)
+    )
 
 
 @pytest.mark.parametrize(

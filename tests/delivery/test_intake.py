@@ -68,3 +68,27 @@ def test_counting_survives_an_append_in_between():
     intake.items = Restless()
 
     assert intake.waiting() == 3
+
+
+def test_what_is_left_at_the_end_is_in_nobodys_hand():
+    intake: Intake[str] = Intake()
+    intake.items.append(("a", 1))
+
+    taken = intake.take_left(0.0)
+
+    assert taken == ([("a", 1)], 0)
+    assert (intake.waiting(), intake.storing.locked()) == (0, False)
+
+
+def test_what_a_storer_that_hangs_has_in_hand_is_told_at_the_end():
+    intake: Intake[str] = Intake()
+    intake.items.append(("hangs", 3))
+
+    with intake.storing:
+        intake.take()
+        intake.items.append(("left", 1))
+        taken = intake.take_left(0.01)
+        is_still_held = intake.storing.locked()
+
+    assert taken == ([("left", 1)], 3)
+    assert is_still_held

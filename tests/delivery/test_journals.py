@@ -1,8 +1,9 @@
+import errno
 import stat
 
 import pytest
 
-from mp_asgi.delivery.journal import JournalFile, make_record
+from mp_asgi.delivery.journal import JournalFile
 from mp_asgi.delivery.journals import LONE_SUFFIX, SUFFIX, Journals
 
 
@@ -61,23 +62,31 @@ def test_without_a_directory_there_are_no_orphans(directory):
     assert list(Journals(directory).orphans()) == []
 
 
-def test_what_a_process_without_threads_writes_may_be_read_meanwhile(directory):
-    file = Journals(directory).create(is_lone=True)
-    file.append(make_record(b"one", 1))
-    other = Journals(directory).create(is_lone=False)
-    other.append(make_record(b"not this", 1))
+def test_the_journals_of_others_are_told_from_a_processs_own(directory):
+    mine, theirs = Journals(directory), Journals(directory)
+    mine.create(is_lone=False)
+    mine.create(is_lone=True)
+    other, lone = theirs.create(is_lone=False), theirs.create(is_lone=True)
 
-    (group,) = Journals(directory).read_lone()
-
-    assert file.path.name.endswith(LONE_SUFFIX)
-    assert (group.ticket.source, group.records[0].body) == (file.source, b"one")
+    assert lone.path.name.endswith(LONE_SUFFIX)
+    assert mine.lone() == [lone.path]
+    assert sorted(mine.others()) == sorted([other.path, lone.path])
 
 
 def test_the_journals_of_all_processes_count(directory):
     for is_lone in (False, True):
-        Journals(directory).create(is_lone=is_lone).append(make_record(b"12345678", 1))
+        Journals(directory).create(is_lone=is_lone).append(b"12345678")
 
-    assert Journals(directory).size_bytes() == 2 * 20
+    assert Journals(directory).size_bytes() == 2 * 8
+
+
+def test_who_looks_for_what_is_left_finds_the_journals_that_hold_anything(directory):
+    journals = Journals(directory)
+    written, lone, _ = (journals.create(is_lone=is_lone) for is_lone in (False, True, False))
+    for file in (written, lone):
+        file.append(b"record")
+
+    assert set(Journals(directory).filled()) == {written.path, lone.path}
 
 
 def test_a_child_lets_go_of_what_it_inherited(directory):
@@ -87,3 +96,41 @@ def test_a_child_lets_go_of_what_it_inherited(directory):
     journals.abandon()
 
     assert [orphan.path for orphan in Journals(directory).orphans()] == [file.path]
+
+
+def test_what_cannot_be_opened_for_want_of_a_descriptor_is_not_taken_for_a_living_one(
+    directory, monkeypatch
+):
+    journals = Journals(directory)
+    journals.leave(journals.create(is_lone=False))
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("mp_asgi.delivery.journal.os.open", refuse)
+
+    with pytest.raises(OSError, match="Too many"):
+        list(journals.orphans())
+
+
+def test_what_was_seen_before_is_not_looked_for_again(directory):
+    journals = Journals(directory)
+    seen, new = journals.create(is_lone=False), journals.create(is_lone=False)
+    for file in (seen, new):
+        journals.leave(file)
+
+    assert [file.path for file in journals.orphans({seen.path})] == [new.path]
+
+
+def test_a_request_that_asks_for_their_size_meets_no_want_of_descriptors(directory, monkeypatch):
+    journals = Journals(directory)
+    journals.create(is_lone=False).append(b"record")
+
+    def refuse(path: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("mp_asgi.delivery.journals.os.scandir", refuse)
+
+    assert journals.size_bytes() == 0
+    with pytest.raises(OSError, match="Too many"):
+        journals.others()

@@ -14,19 +14,21 @@ from mp_asgi.delivery import keeper as keeper_module
 from mp_asgi.delivery import mover as mover_module
 from mp_asgi.delivery.counters import Counters
 from mp_asgi.delivery.intake import Intake
-from mp_asgi.delivery.journals import Journaling
-from mp_asgi.delivery.keeper import Keeper
+from mp_asgi.delivery.journal import make_record
+from mp_asgi.delivery.journals import Journaling, Journals
+from mp_asgi.delivery.keeper import Keeper, keeps_journal
 from mp_asgi.errors import OutboxUnavailable
+from mp_asgi.events import Stop
 from tests.delivery.test_strict import refuse_threads, start
 from tests.delivery.test_worker import in_child
-from tests.support import TIMEOUT, RecordingTransport
+from tests.support import NOW, TIMEOUT, RecordingTransport, make_entry, make_settings
 
 __all__ = ["start"]
 
 
 def make_keeper(directory: Path) -> Keeper[str]:
     journaling: Journaling[str] = Journaling(lambda: directory, str.encode, bytes.decode)
-    return Keeper(journaling, Counters(), max_bytes=1_000_000)
+    return Keeper(journaling, Counters(), clock=lambda: NOW, max_bytes=1_000_000)
 
 
 def failures(keeper: Keeper[str]) -> int:
@@ -44,7 +46,7 @@ def test_without_a_directory_nothing_is_kept_and_nothing_fails():
         raise OutboxUnavailable("no directory")
 
     keeper: Keeper[str] = Keeper(
-        Journaling(refuse, str.encode, bytes.decode), Counters(), max_bytes=1
+        Journaling(refuse, str.encode, bytes.decode), Counters(), clock=lambda: NOW, max_bytes=1
     )
     keeper.open(is_lone=True)
     keeper.leave()
@@ -78,27 +80,27 @@ def test_only_who_empties_the_journal_now_makes_it_anew(tmp_path):
     assert now.reopen() is None
 
 
-def test_at_the_end_what_cannot_be_packed_stays_in_the_intake(tmp_path):
+def test_at_the_end_what_cannot_be_packed_is_told(tmp_path):
     keeper, intake = make_keeper(tmp_path), Intake()
     intake.items.extend([("a", 1), (b"no text", 2)])
     intake.mark()
 
-    keeper.keep_left(intake)
+    assert keeper.keep_left(intake, 0.0) == 2
 
-    assert list(intake.items) == [(b"no text", 2)]
-    assert [file.read(0, file.size)[0].records[0].body for file in keeper.journals.orphans()] == [
-        b"a"
-    ]
+    assert not intake.items
+    (file,) = keeper.journals.orphans()
+    assert file.path.read_bytes() == make_record(b"a", 1, NOW)
 
 
-def test_at_the_end_nothing_is_taken_that_no_journal_can_hold(tmp_path):
+def test_at_the_end_what_no_journal_can_hold_is_told_and_a_stop_stays(tmp_path):
     keeper, intake = make_keeper(tmp_path / "journals"), Intake()
-    intake.items.append(("a", 1))
+    stop = Stop((b"key",), NOW)
+    intake.items.extend([("a", 1), (stop, 0)])
     block(tmp_path / "journals")
 
-    keeper.keep_left(intake)
+    assert keeper.keep_left(intake, 0.0) == 1
 
-    assert (list(intake.items), failures(keeper)) == ([("a", 1)], 1)
+    assert (list(intake.items), failures(keeper)) == ([(stop, 0)], 1)
 
 
 def test_without_threads_a_file_that_cannot_be_followed_by_another_grows(tmp_path, monkeypatch):
@@ -219,6 +221,114 @@ def test_without_threads_and_without_anybody_who_drains_the_disk_is_not_filled(
 
     assert len(lone.worker._home.intake.items) == 2
     assert lone.worker.stats().dropped == {"overflow": 1}
+
+
+def test_a_denial_and_an_identity_are_kept_though_the_journals_are_full(
+    start, no_threads, monkeypatch
+):
+    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0)
+    lone = start(outbox_max_bytes=1_000_000)
+    lone.submit("x" * 1_000_000)
+    lone.worker.submit(("$identify",), 1, is_identity=True)
+    lone.worker.submit(Stop([b"device"], NOW))
+
+    assert not lone.worker._home.intake.items
+    assert b"$identify" in b"".join(
+        path.read_bytes() for path in lone.worker._home.keeper.journals.filled()
+    )
+
+
+def test_full_journals_that_were_emptied_take_what_comes_next(start, no_threads, monkeypatch):
+    monkeypatch.setattr(keeper_module, "LOOK_SECONDS", 0)
+    lone = start(outbox_max_bytes=1_000_000, outbox_max_messages=1)
+    lone.submit("x" * 1_000_000)
+    lone.submit("in memory")
+    for path in lone.worker._home.keeper.journals.filled():
+        path.unlink()
+
+    lone.submit("kept")
+
+    assert lone.worker.stats().dropped == {}
+    assert len(lone.worker._home.intake.items) == 1
+
+
+def test_a_denial_that_no_journal_takes_is_obeyed_at_once(start, no_threads):
+    other = start(durability="relaxed")
+    other.outbox(other.directory / "outbox.sqlite3", other.settings).put([make_entry("a")], NOW)
+    lone = start()
+    block(lone.directory / "journals")
+
+    lone.worker.submit(Stop([b"device"], NOW))
+
+    assert lone.worker.stats().dropped == {"stopped": 1}
+    assert not lone.worker._home.intake.items
+
+
+def test_a_denial_that_nothing_takes_is_counted_and_tried_again_at_the_end(
+    start, no_threads, caplog
+):
+    lone = start()
+    block(lone.directory / "journals")
+    lone.outbox.fails = True
+    for _ in range(2):
+        lone.worker.submit(Stop([b"device"], NOW))
+
+    assert lone.counters.snapshot().other["stop_lost"] == 2
+    assert len([text for text in caplog.messages if "did not forget" in text]) == 1
+    lone.outbox.fails = False
+    lone.worker.exit()
+    lone.submit("before")
+    assert lone.worker.stats().dropped == {"stopped": 1}
+
+
+def test_where_somebody_delivers_a_lone_file_does_not_outlive_a_minute_of_requests(
+    start, no_threads
+):
+    lone = start()
+    lone.submit("a")
+    lone.clock.advance(keeper_module.LONE_SECONDS)
+
+    lone.submit("b")
+
+    assert len(lone.files()) == 2
+    assert len(list(Journals(lone.directory / "journals").orphans())) == 1
+
+
+def test_where_nobody_delivers_small_files_do_not_fill_the_disk(start, no_threads):
+    lone = start()
+    for _ in range(9):
+        lone.submit("a")
+        lone.clock.advance(keeper_module.LONE_SECONDS)
+    before = len(lone.files())
+    for file in (journals := Journals(lone.directory / "journals")).orphans():
+        journals.remove(file)
+
+    lone.submit("b")
+
+    assert before == 2
+    assert len(lone.files()) == 2
+    assert len(list(journals.orphans())) == 1
+
+
+def test_a_lone_file_with_a_denial_is_left_at_once(start, no_threads):
+    lone = start()
+    lone.submit("a")
+
+    lone.worker.submit(Stop([b"device"], NOW))
+
+    (orphan,) = Journals(lone.directory / "journals").orphans()
+    assert b'["a"]' in orphan.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("durability", "is_uwsgi", "answer"),
+    [("strict", False, True), ("relaxed", True, True), ("relaxed", False, False)],
+)
+def test_a_journal_is_kept_in_strict_mode_and_on_uwsgi(monkeypatch, durability, is_uwsgi, answer):
+    if is_uwsgi:
+        pretend_uwsgi(monkeypatch, has_threads=True)
+
+    assert keeps_journal(make_settings(durability=durability, outbox="sqlite")) is answer
 
 
 def test_an_empty_lone_journal_is_removed_at_the_end(start, no_threads):

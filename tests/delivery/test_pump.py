@@ -179,7 +179,7 @@ def test_a_batch_that_was_forgotten_in_flight_counts_nowhere_again():
     bench = Bench()
     bench.put(make_entry("a"), make_entry("b", device=b"other"))
     batch = bench.send()
-    bench.outbox.forget([b"device"], NOW)
+    bench.outbox.forget([b"device"], NOW, NOW)
 
     bench.pump.receive(batch, success(Endpoint.EVENTS, 2), NOW)
 
@@ -190,7 +190,7 @@ def test_a_burial_of_what_was_forgotten_in_flight_counts_nowhere_again():
     bench = Bench()
     bench.put(make_entry("a"))
     batch = bench.send()
-    bench.outbox.forget([b"device"], NOW)
+    bench.outbox.forget([b"device"], NOW, NOW)
 
     bench.pump.receive(batch, REFUSED, NOW)
 
@@ -1026,7 +1026,7 @@ def test_a_denied_entry_that_was_forgotten_meanwhile_is_counted_once():
     bench = Bench()
     bench.put(make_entry("a"))
     batch = bench.send()
-    bench.outbox.forget([b"device"], NOW)
+    bench.outbox.forget([b"device"], NOW, NOW)
 
     bench.pump.leave_out_denied(batch, [False], NOW)
 

@@ -114,6 +114,7 @@ def test_a_503_without_an_upstream_was_not_taken():
         pytest.param(1, 2, id="some"),
         pytest.param(0, 3, id="none"),
         pytest.param(7, 0, id="more"),
+        pytest.param(-(10**20), 3, id="less-than-none"),
         pytest.param(True, 0, id="bool"),
         pytest.param("1", 0, id="text"),
         pytest.param(None, 0, id="null"),

@@ -19,6 +19,16 @@ class Broken(MemoryOutbox):
         raise KeyError("a bug")
 
 
+class Interrupted(MemoryOutbox):
+    interruptions = 1
+
+    def ack(self, ids):
+        if self.interruptions:
+            self.interruptions -= 1
+            raise SystemExit
+        return super().ack(ids)
+
+
 class Bench:
     def __init__(self, kind: type[MemoryOutbox] = MemoryOutbox) -> None:
         settings = make_settings()
@@ -52,13 +62,22 @@ def test_nothing_is_stored_before_it_is_told_to():
         pytest.param(MemoryOutbox, MAX_LATE_SECONDS + 1, 1, id="nobody-else-leases"),
     ],
 )
-def test_a_lease_that_may_be_another_processs_by_now_is_not_ended(kind, late, ready):
+@pytest.mark.parametrize(
+    "settle",
+    [
+        pytest.param(lambda settlements, leased: settlements.release([leased], NOW), id="release"),
+        pytest.param(lambda settlements, leased: settlements.split(leased, NOW), id="split"),
+    ],
+)
+def test_a_lease_that_may_be_another_processs_by_now_is_not_ended(kind, late, ready, settle):
     bench = Bench(kind)
-    bench.settlements.release(bench.lease("a"), NOW)
+    bench.outbox.put([make_entry("a", "b")], NOW)
+    (leased,) = bench.lease()
+    settle(bench.settlements, leased)
 
     bench.settlements.store(NOW + late)
 
-    assert bench.ready() == ready
+    assert bench.ready() == 2 * ready
 
 
 def test_what_is_given_back_may_be_held_for_a_while():
@@ -74,8 +93,20 @@ def test_a_bug_of_a_storage_does_not_stand_in_the_way_for_ever():
     bench = Bench(Broken)
     bench.settlements.ack(bench.lease("a"))
 
-    with pytest.raises(KeyError):
-        bench.settlements.store(NOW)
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            bench.settlements.store(NOW)
 
     bench.settlements.store(NOW)
     assert bench.outbox.stats().depth == 1
+
+
+def test_what_was_interrupted_is_stored_with_the_next_call():
+    bench = Bench(Interrupted)
+    bench.settlements.ack(bench.lease("a"))
+    with pytest.raises(SystemExit):
+        bench.settlements.store(NOW)
+
+    bench.settlements.store(NOW)
+
+    assert bench.outbox.stats().totals["delivered", ""] == 1

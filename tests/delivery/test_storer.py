@@ -22,7 +22,7 @@ class Broken(MemoryOutbox):
             raise OSError("disk full of secret")
         return super().put(entries, now)
 
-    def forget(self, keys, at):
+    def forget(self, keys, at, now):
         raise OSError("disk full of secret")
 
 
@@ -116,7 +116,7 @@ def test_nothing_that_an_outbox_raises_ends_the_thread():
         def put(self, entries, now):
             raise CancelledError
 
-        def forget(self, keys, at):
+        def forget(self, keys, at, now):
             raise CancelledError
 
     bench = Bench(Torn(make_settings()))
@@ -151,10 +151,10 @@ def test_messages_beyond_the_announced_count_are_accepted_too():
 
 def test_a_stop_forgets_what_was_submitted_before_it():
     bench = Bench()
-    bench.submit([make_entry("before")], 1)
-    bench.submit(Stop([b"device"], NOW))
-    bench.submit([make_entry("late")], 1)
-    bench.submit([make_entry("after", at=NOW + 1)], 1)
+    bench.submit([make_entry("before", at=NOW - 1)], 1)
+    bench.submit(Stop([b"device"], NOW - 1))
+    bench.submit([make_entry("late", at=NOW - 1)], 1)
+    bench.submit([make_entry("after")], 1)
 
     bench.storer.store()
 
@@ -171,6 +171,15 @@ def test_a_mark_is_set_when_all_before_it_is_stored():
 
     assert mark.is_set()
     assert bench.names() == ["a"]
+
+
+def test_what_is_too_old_to_be_taken_is_counted():
+    bench = Bench(outbox_max_age=86_400.0, retry_budget=3600.0)
+    bench.submit([make_entry("a", "b", at=0.0)], 2)
+    bench.storer.store()
+
+    stats = bench.counters.snapshot()
+    assert (stats.accepted, stats.dropped) == (2, {"too_old": 2})
 
 
 def test_a_full_outbox_is_counted_and_logged_once(caplog):

