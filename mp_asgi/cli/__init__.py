@@ -1,8 +1,6 @@
 """Read the command line and call the one command it names."""
 
 import argparse
-import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -22,6 +20,7 @@ from . import (
     status,
     tail,
 )
+from .streams import discard_output, outlive_reader, prepare_streams
 
 _COMMANDS: Final = (
     *(demo, secret, explain, consent, erase, retrieve),
@@ -38,38 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 if it went well, 1 on a problem, 2 on wrong usage.
     """
-    _print_anything()
+    prepare_streams()
     parser = argparse.ArgumentParser(
         prog="mp-asgi", description="Mixpanel server-side tracking, with consent."
     )
+    parser.set_defaults(changes=False)  # what only reads ends when nobody listens
     parser.add_argument("--version", action="version", version=f"mp-asgi {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(subparsers)
     args = parser.parse_args(arguments)
+    if args.changes:
+        outlive_reader()
+    code = 0
     try:
-        code: int = args.run(args)
+        code = args.run(args)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output is gone, as in `| head`.
-        sys.stderr.close()
-        return 0
+    except BrokenPipeError:  # the reader of our output is gone, as in `| head`
+        discard_output()
     except OSError as error:  # commands tell their own; this is what they have printed
         print(f"mp-asgi: standard output: {error.strerror}", file=sys.stderr)
-        _discard_output()
+        discard_output()
         return 2
     return code
-
-
-def _discard_output() -> None:
-    """Let the interpreter not try again what cannot be written."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
-def _print_anything() -> None:
-    """Let a terminal without the letters of an ID show their numbers instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

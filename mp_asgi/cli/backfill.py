@@ -20,8 +20,8 @@ from .drainer import Drainer
 from .outbox import lend_outbox, require_enabled
 from .people import REAL_TIME, Missing, Time, count, guard
 from .progress import Progress, make_progress
+from .room import SHARE, find_room
 
-_SHARE: Final = 0.5  # of the outbox that a backfill may fill: the rest is the visitors'
 _TOLD_PROBLEMS: Final = 20
 
 
@@ -75,7 +75,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--skip-bad", action="store_true", help="leave out lines that cannot be sent, and count"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
 
 
 def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
         with args.file.open("rb") as file, closing(make_progress()) as progress:
             return _import(args, _Desk(settings, progress, moment), file)
 
-    return guard("backfill", call, as_json=args.json)
+    return guard("backfill", call, as_json=args.json, interrupted=_INTERRUPTED)
 
 
 def _import(args: argparse.Namespace, desk: _Desk, file: BinaryIO) -> int:
@@ -172,13 +172,12 @@ class _Backfill:
         for portion in filter(lambda portion: portion.entries, portions):
             if not self._wait_for_room(portion, share):
                 return
-            share = _SHARE
-            ticket = Ticket(self._survey.digest, portion.last_line)
+            share = SHARE
+            ticket = Ticket(self._survey.digest, portion.last_line, is_historical=True)
             result = self._outbox.put(portion.entries, self._desk.time.clock(), ticket)
-            taken = result.stored + result.stopped + result.overflowed
-            if not taken and not resumes:
+            if not result.accepted and not resumes:
                 raise Missing(_BEGUN)
-            self.seen += len(portion.entries) - taken
+            self.seen += len(portion.entries) - result.accepted
             self.stored += result.stored
             self.stopped += result.stopped
             self.overflowed += result.overflowed
@@ -220,13 +219,8 @@ class _Backfill:
             raise Missing(_NO_ROOM)
 
         def has_room() -> bool:
-            stats = self._outbox.stats()
-            messages = stats.depth + len(portion.entries)
-            size_bytes = stats.size_bytes + portion.size_bytes
-            return not stats.depth or (
-                messages <= settings.outbox_max_messages * share
-                and size_bytes <= settings.outbox_max_bytes * share
-            )
+            room = find_room(self._outbox, settings, share)
+            return room.is_empty or room.holds(len(portion.entries), portion.size_bytes)
 
         # A signal ends it even while there is room.
         return not self._drainer.is_stopped and self._drainer.deliver_until(has_room)

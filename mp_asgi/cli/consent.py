@@ -103,6 +103,7 @@ def _add_revoke(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description=f"Record a denial for people. {FORMAT}",
     )
     add_file(parser)
+    parser.set_defaults(changes=True)
     _finish(parser, _revoke)
 
 

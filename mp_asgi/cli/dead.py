@@ -1,9 +1,12 @@
 """`mp-asgi dead`: look at dead letters, send them again, keep them elsewhere, delete them."""
 
 import argparse
+import errno
 import json
 import os
+import re
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,10 +18,19 @@ from mp_asgi.delivery.replies import printable
 
 from .outbox import lend_outbox, read_letters, read_settings, render_time
 from .people import REAL_TIME, Missing, Time, count, guard
+from .replay import replay
 
 _LISTED: Final = 50  # letters that fit a look
 _REPLY_CHARACTERS: Final = 60
 _NAME_CHARACTERS: Final = 40
+#: The name of a field (reference/mixpanel.md section 7), or whatever else a reply quotes: up to the
+#: last quote, for a value may hold some, or to the end if the reply was cut.
+_QUOTED: Final = re.compile(
+    r"""(?<!\w)(["'`])(?:(properties\.[\w$]+|\$\w+|event|-)\1(?!\w)|.*\1(?!\w)|.*)"""
+)
+_NO_ROOM: Final = (
+    "the outbox is half full, and the rest is the visitors'. Run it again when it has been sent."
+)
 _MAX_ID: Final = 2**53 - 1  # what every storage can count
 _MAX_DIGITS: Final = 17  # that many are beyond it
 
@@ -56,7 +68,7 @@ def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "list",
         help="print the newest, without properties",
         description="Print the newest dead letters: number, time, endpoint, name, reason, and how "
-        "Mixpanel's reply begins. No properties.",
+        "Mixpanel's reply begins. No properties: what the reply quotes is masked.",
     )
     parser.add_argument("--reason", metavar="REASON", help="only these, as in rejected")
     parser.add_argument(
@@ -83,10 +95,11 @@ def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser(
         "replay",
         help="put letters back, to be sent again",
-        description="Put dead letters back at the end of the outbox, to be sent again. What its "
-        "person has stopped since stays dead.",
+        description="Put dead letters back at the end of the outbox, to be sent again, until half "
+        "of it is full. What its person has stopped since stays dead.",
     )
     _add_selection(parser)
+    parser.set_defaults(changes=True)
     _finish(parser, _replay)
 
 
@@ -96,6 +109,7 @@ def _add_purge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     _add_selection(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.set_defaults(changes=True)
     _finish(parser, _purge)
 
 
@@ -130,7 +144,8 @@ def _list(args: argparse.Namespace, outbox: Outbox, _: Time) -> int:
     rows: deque[dict[str, Any]] = deque(maxlen=args.limit)
     found = 0
     for letter in _choose(outbox, args.reason):
-        rows.append(_summarise(letter))
+        row = _summarise(letter)
+        rows.append(row | {"reply": _QUOTED.sub(_mask, row["reply"])})
         found += 1
     if args.json:
         print(json.dumps(list(rows)))
@@ -166,16 +181,20 @@ def _show(args: argparse.Namespace, outbox: Outbox, _: Time) -> int:
 
 
 def _replay(args: argparse.Namespace, outbox: Outbox, moment: Time) -> int:
-    ids = _select(args, outbox)
-    replayed = outbox.replay(ids, moment.clock())
-    kept = len(ids) - replayed
+    sizes = _measure(args, outbox)
+    asked = len(frozenset(args.ids)) or len(sizes)
+    replayed, no_room = replay(outbox, sizes, read_settings(), moment.clock)
+    kept = asked - replayed - no_room
+    code = int(replayed < asked)
     if args.json:
-        print(json.dumps({"replayed": replayed, "kept": kept}))
-        return int(kept > 0)
+        print(json.dumps({"replayed": replayed, "kept": kept, "no_room": no_room}))
+        return code
     print(f"{count(replayed, 'dead letter')} put back, to be sent again.")
+    if no_room:
+        print(f"{count(no_room, 'other')} not: {_NO_ROOM}")
     if kept:
         print(f"{count(kept, 'other')} not: its person stopped it, or there is no such letter.")
-    return int(kept > 0)
+    return code
 
 
 def _purge(args: argparse.Namespace, outbox: Outbox, _: Time) -> int:
@@ -213,21 +232,40 @@ def _export(args: argparse.Namespace, outbox: Outbox, _: Time) -> int:
 
 
 def _write_new(path: Path, lines: Iterable[str]) -> int:
-    """Write lines into a file that is not there yet, for its owner alone. Return how many."""
-    written = 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        for line in lines:
-            file.write(f"{line}\n")
-            written += 1
-        file.flush()
-        os.fsync(file.fileno())
+    """Write lines into a file that is not there yet, for its owner alone. Return how many.
+
+    It bears its name when it is whole: whoever finds it may purge what it holds.
+    """
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    descriptor, name = tempfile.mkstemp(".part", f"{path.name}.", path.parent)
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            written = sum(1 for line in lines if file.write(f"{line}\n"))
+            file.flush()
+            os.fsync(file.fileno())
+        path.touch(mode=0o600, exist_ok=False)  # unless somebody has taken the name meanwhile
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     return written
 
 
 def _choose(outbox: Outbox, reason: str | None) -> Iterable[DeadLetter]:
     letters = read_letters(outbox)
     return (letter for letter in letters if reason is None or letter.reason == reason)
+
+
+def _measure(args: argparse.Namespace, outbox: Outbox) -> dict[int, int]:
+    """Answer the bytes of each chosen letter that is there."""
+    if args.ids:
+        found = (letter for number in args.ids for letter in outbox.dead(number - 1, 1))
+        letters: Iterable[DeadLetter] = (letter for letter in found if letter.id in args.ids)
+    else:
+        letters = _choose(outbox, args.reason)
+    return {letter.id: letter.size_bytes for letter in letters}
 
 
 def _select(args: argparse.Namespace, outbox: Outbox) -> frozenset[int]:
@@ -244,6 +282,12 @@ def _summarise(letter: DeadLetter) -> dict[str, Any]:
         "reason": letter.reason,
         "reply": printable(letter.reply),
     }
+
+
+def _mask(quoted: re.Match[str]) -> str:
+    """Keep the name of a field; anything else may be a visitor's."""
+    quote, field = quoted.groups()
+    return quoted[0] if field else f"{quote}***{quote}"
 
 
 def _render_line(letter: DeadLetter) -> str:

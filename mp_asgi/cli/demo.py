@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def _serve(args: argparse.Namespace, stack: ExitStack) -> None:
         default=DEFAULT_STANDIN_PORT,
         option="--standin-port",
     )
-    _configure(standin.url, mode)
+    _configure(standin.url, mode, stack.enter_context(TemporaryDirectory(prefix="mp-asgi-demo-")))
     app = _load_app(name)
     if args.wsgi:
         # No WSGI server says when it ends; what waits is sent while the stand-in is still there.
@@ -120,7 +121,7 @@ def _read_mode() -> "Mode":
     raise RuntimeError(f"MP_ASGI_IDENTITY is {wanted!r}. Use {' or '.join(LOGIN)}.")
 
 
-def _configure(api_host: str, mode: "Mode") -> None:
+def _configure(api_host: str, mode: "Mode", state_directory: str) -> None:
     """Point the example at the stand-in, whatever else the developer's shell says."""
     for name in [name for name in os.environ if name.startswith(PREFIXES)]:
         del os.environ[name]
@@ -130,6 +131,7 @@ def _configure(api_host: str, mode: "Mode") -> None:
         MP_ASGI_SECRET_KEYS=secrets.token_urlsafe(32),
         MP_ASGI_FLUSH_INTERVAL="0.2",
         MP_ASGI_IDENTITY=mode,
+        MP_ASGI_STATE_DIRECTORY=state_directory,
     )
 
 

@@ -3,14 +3,18 @@
 import argparse
 import json
 import math
+import sys
 from contextlib import closing
-from typing import Any
+from typing import Any, Final
 
 from mp_asgi.delivery.outbox.base import Outbox
+from mp_asgi.delivery.pump import LEASE_SECONDS
+from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.settings import Settings
+from mp_asgi.settings.outbox_place import OutboxKind
 
 from .drainer import Drainer
-from .leftovers import find_leftovers, forwarding, has_journals
+from .leftovers import find_journals, find_leftovers, forwarding
 from .outbox import (
     count_messages,
     lend_outbox,
@@ -22,6 +26,8 @@ from .outbox import (
 from .people import REAL_TIME, Time, count, guard
 from .progress import make_progress
 
+_PAUSE_SECONDS: Final = 1.0  # between two tries of an outbox that is away
+
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command."""
@@ -31,7 +37,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description="Deliver what waits in the outbox that MP_ASGI_OUTBOX names, as the web "
         "processes would, and on this host what is in journals of processes that have ended and, "
         "with Redis, in the spool. Any number may run at once, on any hosts. The exit code is 1 if "
-        "something waits at the end.",
+        "something waits at the end; with --forever, if it ends without a signal, or if the outbox "
+        "does not answer then.",
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -41,7 +48,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--forever", action="store_true", help="go on until SIGTERM or Ctrl-C, as a service"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
 
 
 def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
@@ -51,43 +58,69 @@ def run(args: argparse.Namespace, moment: Time = REAL_TIME) -> int:
         settings = require_enabled(Settings.from_env())
         # A service may be started before the first event; who drains once wants to find one. A
         # process without threads makes no outbox.
-        creates = args.forever or has_journals(settings)
+        creates = args.forever or bool(find_journals(settings))
         with lend_outbox(settings, creates=creates) as outbox:
+            if args.forever and settings.outbox_place.kind is OutboxKind.REDIS:
+                wait_until_it_answers(outbox, moment)
             return _drain(args, settings, outbox, moment)
 
     return guard("drain", call, as_json=args.json)
 
 
+def wait_until_it_answers(outbox: Outbox, moment: Time) -> None:
+    """Return once it does: a service may be started before its server is."""
+    told = ""
+    while True:
+        try:
+            outbox.stats()
+        except OutboxUnavailable as error:
+            if told != str(error):
+                told = str(error)
+                text = f"mp-asgi drain: {told.rstrip('.')}. It is tried again."
+                print(text, file=sys.stderr, flush=True)
+            moment.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
 def _drain(args: argparse.Namespace, settings: Settings, outbox: Outbox, moment: Time) -> int:
     began = moment.monotonic()
+    seconds = math.inf if args.max_time is None else args.max_time
     with (
         closing(make_progress()) as progress,
-        forwarding(settings, outbox) as spooled,
+        # A service is there before the first outage.
+        forwarding(settings, outbox, creates=args.forever, seconds=seconds) as spooled,
         Drainer(settings, outbox, progress, "drain") as drainer,
     ):
         if args.forever:
             if not args.json:
                 print(f"Delivering from {name_place(settings)} until a signal.", flush=True)
-            drainer.deliver_for_ever()
+            is_done = drainer.deliver_for_ever()
         else:
-            seconds = math.inf if args.max_time is None else args.max_time
-            drainer.deliver_until(
+            is_done = drainer.deliver_until(
                 lambda: drainer.is_flushed and not spooled() and not outbox.stats().depth, seconds
             )
+    content = _sum_up(settings, outbox, drainer, moment.monotonic() - began)
+    print(json.dumps(content) if args.json else _render(content))
+    if not args.forever:  # whether it saw the end of it or not
+        is_done = not content["waiting"] and not content["journals"]
+    return int(not is_done)
+
+
+def _sum_up(settings: Settings, outbox: Outbox, drainer: Drainer, seconds: float) -> dict[str, Any]:
     counts = drainer.count()
     left = find_leftovers(settings)
     waiting = counts.waiting + left.spool.depth
-    content = {
+    return {
         "waiting": waiting,
+        "leased": outbox.stats().leased,
         "journals": left.journals,
         "delivered": counts.delivered,
         "buried": counts.buried,
         "dropped": sum(counts.dropped.values()),
-        "seconds": round(moment.monotonic() - began, 3),
+        "seconds": round(seconds, 3),
         "trouble": drainer.trouble if waiting or left.journals else "",
     }
-    print(json.dumps(content) if args.json else _render(content))
-    return int((waiting > 0 or left.journals > 0) and not args.forever)
 
 
 def _render(content: dict[str, Any]) -> str:
@@ -98,7 +131,7 @@ def _render(content: dict[str, Any]) -> str:
     if content["dropped"]:
         sentences.append(f"{content['dropped']:,} dropped: see `mp-asgi status`.")
     if content["waiting"]:
-        why = content["trouble"] or "New ones come, or another process has them in hand."
+        why = content["trouble"] or _guess(content["leased"])
         sentences.append(f"{render_waiting(content['waiting'])} still. {why}")
     elif content["journals"]:
         why = content["trouble"] or "Another process may have them in hand."
@@ -106,6 +139,16 @@ def _render(content: dict[str, Any]) -> str:
     else:
         sentences.append("Nothing waits.")
     return " ".join(sentences)
+
+
+def _guess(leased: int) -> str:
+    """Answer why something waits that nothing is known to stop."""
+    if not leased:
+        return "New ones come, or the time was too short."
+    return (
+        f"{leased:,} on the way, by us or another process: Mixpanel has not answered yet. What "
+        f"gets no answer is sent again after {render_seconds(LEASE_SECONDS)}."
+    )
 
 
 def _parse_seconds(text: str) -> float:

@@ -11,17 +11,17 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from mp_asgi.analytics import Analytics
 from mp_asgi.delivery.counters import Stats
-from mp_asgi.delivery.outbox.base import Outbox
+from mp_asgi.delivery.outbox.base import NO_STATS, Outbox
 from mp_asgi.errors import OutboxUnavailable
 from mp_asgi.settings import Settings
 
-from .leftovers import NOTHING
 from .progress import Progress
 
 _STEP_SECONDS: Final = 1.0  # between two looks at what is left
@@ -49,13 +49,14 @@ class Drainer:
     ) -> None:
         self.trouble = ""
         self.is_flushed = False
-        self.start = NOTHING
+        self.start = NO_STATS
         self._deadline = math.inf
         self._settings = settings
         self._outbox = outbox
         self._progress = progress
         self._teller = _Teller(self, command)
         self._stopping = threading.Event()
+        self._silences: set[str] = set()  # why the outbox did not answer
         self._before: dict[signal.Signals, Any] = {}
         self._analytics = Analytics(settings, outbox=lambda: outbox)
 
@@ -103,27 +104,47 @@ class Drainer:
             has_waited = True
             self._show()
             self.is_flushed = self._analytics.flush(min(_STEP_SECONDS, left))
+            if not self._is_delivering():
+                return False
             self._stopping.wait(_REST_SECONDS)
         if has_waited:
             self._show()
         return True
 
-    def deliver_for_ever(self) -> None:
-        """Deliver, as batches fill, until a signal comes."""
+    def deliver_for_ever(self) -> bool:
+        """Deliver, as batches fill, until a signal comes. Return whether one came before what
+        delivers died.
+        """
         while not self._stopping.wait(_STEP_SECONDS):
-            pass
+            if not self._is_delivering():
+                return False
+        return True
 
     def count(self) -> Stats:
-        """Answer what was counted since this began, by everybody who shares the outbox."""
-        now, before = self._outbox.stats(), self.start.totals
-        counts = {key: number - before.get(key, 0) for key, number in now.totals.items()}
+        """Answer what was counted since this began, by everybody who shares the outbox. What was
+        buried is all that died, though some of it, or of what died before, may have been replayed.
+        """
+        now = self._outbox.stats()
+        # An outbox that was made anew counts from zero: what would be negative is left out.
+        counts = Counter(now.totals) - Counter(self.start.totals)
+        del counts["replayed", ""]
         return Stats.of(counts, waiting=now.depth)
+
+    def _is_delivering(self) -> bool:
+        if self._analytics.is_delivering:
+            return True
+        self._teller.tell("The threads that deliver do not run. Start it again.")
+        return False
 
     def _ask(self, is_done: Callable[[], bool]) -> bool:
         try:
             return is_done()
         except OutboxUnavailable as error:  # it may come back
-            self._teller.tell(str(error))
+            # What the log tells tells nothing twice; this is asked every second.
+            if (text := str(error)) not in self._silences:
+                self._silences.add(text)
+                self._teller.tell(text)
+            self.trouble = text
             return False
 
     def _show(self) -> None:
@@ -143,7 +164,7 @@ class Drainer:
 
 
 class _Teller(logging.Handler):
-    """Write the log of the package on standard error, each sentence once.
+    """Write the log of the package on standard error.
 
     Standard error is looked up each time: a progress bar puts another one in its place.
     """
@@ -152,7 +173,6 @@ class _Teller(logging.Handler):
         super().__init__(logging.WARNING)
         self._drainer = drainer
         self._command = command
-        self._told: set[str] = set()
 
     # typing.override needs Python 3.12.
     def emit(self, record: logging.LogRecord) -> None:  # type: ignore[explicit-override]
@@ -160,6 +180,4 @@ class _Teller(logging.Handler):
 
     def tell(self, text: str) -> None:
         self._drainer.trouble = text
-        if text not in self._told:
-            self._told.add(text)
-            print(f"mp-asgi {self._command}: {text}", file=sys.stderr, flush=True)
+        print(f"mp-asgi {self._command}: {text}", file=sys.stderr, flush=True)

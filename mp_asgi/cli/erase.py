@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from mp_asgi.events import Subject
 from mp_asgi.settings import Settings
 from mp_asgi.settings.outbox_place import OutboxKind
 
+from .leftovers import find_journals
 from .outbox import count_messages, lend_outbox, read_settings
 from .people import (
     FORMAT,
@@ -75,7 +76,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="TASK",
         help="only cancel a job that has not started",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +111,8 @@ class _Run:
         self._progress = progress
         self._desktop = desktop
         self._receipt: Receipt | None = None
-        purge = _find_purge(read_settings())
+        self._settings = read_settings()
+        purge = _find_purge(self._settings, desktop.time.clock)
         self._eraser = Eraser(
             desktop.reader,
             desktop.ledger,
@@ -169,9 +171,11 @@ class _Run:
 
     def _show(self, receipt: Receipt) -> None:
         self._progress.close()
-        for problem in (*receipt.warnings, *receipt.problems):
+        warnings = [*receipt.warnings, *_find_remains(self._settings)]
+        for problem in (*warnings, *receipt.problems):
             print(f"mp-asgi erase: {problem}", file=sys.stderr)
-        print(json.dumps(receipt.to_json()) if self._args.json else _render(receipt))
+        content = receipt.to_json() | {"warnings": warnings}
+        print(json.dumps(content) if self._args.json else _render(receipt))
 
     def _plan(self, everybody: list[Person]) -> int:
         desktop, is_revealed = self._desktop, self._args.reveal
@@ -191,20 +195,35 @@ class _Run:
         return 0
 
 
-def _find_purge(settings: Settings) -> Purge | None:
+def _find_purge(settings: Settings, clock: Callable[[], float]) -> Purge | None:
     """Answer what makes the outbox forget; None where there is none that could be opened."""
     kind = settings.outbox_place.kind
     if kind is OutboxKind.MEMORY:
         return None
     with suppress(OutboxUnavailable):  # told when it is to be opened
-        if kind is OutboxKind.SQLITE and not find_location(settings).outbox.exists():
+        is_there = kind is OutboxKind.REDIS or find_location(settings).outbox.exists()
+        if not is_there and not find_journals(settings):
             return None
 
     def purge(keys: Collection[bytes], at: float) -> int:
-        with lend_outbox(settings) as outbox:
-            return outbox.erase(keys, at)
+        # What stands in a journal comes to the outbox later, and must find a stop mark there.
+        with lend_outbox(settings, creates=True) as outbox:
+            return outbox.erase(keys, at, clock())
 
     return purge
+
+
+def _find_remains(settings: Settings) -> list[str]:
+    """Warn of the journals that hold what was tracked as it was: nobody is erased in them."""
+    if not (journals := find_journals(settings)):
+        return []
+    names = ", ".join(path.name for path in journals)
+    warning = (
+        f"Journals of this host still hold what was tracked, perhaps by these people, too: {names} "
+        f"(in {journals[0].parent}). Each is deleted when its process has ended and the outbox has "
+        "all of it: restart the app, then run `mp-asgi drain`."
+    )
+    return [warning]
 
 
 def _ask_about_task(args: argparse.Namespace, desktop: Desktop) -> int:

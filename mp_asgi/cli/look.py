@@ -77,6 +77,7 @@ class Look:
                 "processes may hold events that the outbox lacks. Start the app, or run `mp-asgi "
                 "drain`."
             )
+        worries += [stray.render() for stray in left.strays]
         if self.fullness > NEARLY_FULL:
             worries.append(
                 f"The outbox is {self.fullness:.0%} full; behind 100% the newest are dropped."
@@ -104,6 +105,7 @@ class Look:
             "behind_aliases": stats.behind_aliases,
             "fullness": round(self.fullness, 4),
             "dead": dict(self.dead),
+            "dead_bytes": stats.dead_bytes,
             "recently_dead": self.recently_dead,
             "accepted": counts.accepted,
             "replayed": self.replayed,

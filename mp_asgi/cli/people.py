@@ -32,6 +32,7 @@ FORMAT: Final = (
     "One ID a line: a user ID, or user:ID, device:ID, cookie:VALUE (of the ID cookie, for a "
     "visitor without an account). Blank lines and lines that start with # are passed over."
 )
+_INTERRUPTED: Final = "interrupted. Run it again to go on."
 _STDIN: Final = 0
 
 
@@ -143,13 +144,16 @@ def open_desktop(moment: Time, *, has_ledger: bool = True) -> "Iterator[Desktop]
             ledger.close()
 
 
-def guard(command: str, call: Callable[[], int], *, as_json: bool) -> int:
+def guard(
+    command: str, call: Callable[[], int], *, as_json: bool, interrupted: str = _INTERRUPTED
+) -> int:
     """Call, and say in one sentence what went wrong. Return the exit code.
 
     Args:
         command: Its name.
         call: Answers the exit code.
         as_json: Whether standard output gets the sentence, too, as one JSON object.
+        interrupted: What Ctrl-C leaves, and how to go on.
     """
     prefix = f"mp-asgi {command}: "
     try:
@@ -163,7 +167,7 @@ def guard(command: str, call: Callable[[], int], *, as_json: bool) -> int:
     except MixpanelASGIError as error:
         code, text = 1, str(error)
     except KeyboardInterrupt:
-        code, text = 1, "interrupted. Run it again to go on."
+        code, text = 1, interrupted
     print(f"{prefix}{text}", file=sys.stderr)
     if as_json:
         with suppress(OSError):  # standard output may be what failed

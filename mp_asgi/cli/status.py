@@ -41,7 +41,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description="Look at the outbox that MP_ASGI_OUTBOX names. The exit code is 1 if somebody "
         f"is needed: something waits for over {render_seconds(OLD_SECONDS)}, something died "
         f"within {render_seconds(RECENT_SECONDS)}, the outbox is {NEARLY_FULL:.0%} full, a process "
-        "has left a journal that nobody took in, or the outbox does not answer.",
+        "has left a journal that nobody took in, something waits where these settings do not lead, "
+        "or the outbox does not answer.",
     )
     parser.add_argument(
         "--watch",
@@ -118,7 +119,7 @@ def _render(look: Look, settings: Settings) -> str:
         ("outbox", name_place(settings)),
         ("waiting", f"{waiting}; {look.fullness:.0%} full"),
         *_render_leftovers(look.leftovers),
-        ("dead", _render_reasons(look.dead)),
+        ("dead", _render_dead(look)),
         ("dropped", _render_reasons(look.counts.dropped)),
         ("total", _render_identity(look)),
     ]
@@ -143,6 +144,11 @@ def _render_leftovers(left: Leftovers) -> list[tuple[str, str]]:
             ("journals", f"{left.journals:,} left behind, {render_bytes(left.journal_bytes)}")
         )
     return rows
+
+
+def _render_dead(look: Look) -> str:
+    text = _render_reasons(look.dead)
+    return f"{text}; {render_bytes(look.stats.dead_bytes)}" if look.dead else text
 
 
 def _render_reasons(numbers: Mapping[str, int]) -> str:

@@ -3,12 +3,13 @@
 import argparse
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from mp_asgi.backfill import LineReader
 from mp_asgi.cli import backfill, dead, drain, status, tail
 from mp_asgi.cli.people import Time
 from mp_asgi.delivery.counters import Counters
-from mp_asgi.delivery.outbox.base import Outbox, Refusal
+from mp_asgi.delivery.outbox.base import Outbox, Refusal, Ticket
 from mp_asgi.delivery.outbox.factory import make_outbox, open_outbox
 from mp_asgi.delivery.outbox.location import find_location
 from mp_asgi.delivery.outbox.sqlite import SQLiteOutbox
@@ -41,12 +42,14 @@ def make_line(event: str = "Old", **properties: Any) -> str:
     return json.dumps({"event": event, "properties": given})
 
 
-def start(*arguments: str) -> "subprocess.Popen[str]":
+def start(
+    *arguments: str, stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE
+) -> "subprocess.Popen[str]":
     """Run a command in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "mp_asgi", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         text=True,
         env=os.environ,
     )
@@ -115,14 +118,21 @@ class Depot:
         """Let events wait in the spool of this host, which Mixpanel takes: Redis is away."""
         settings = replace(self.settings, outbox="redis://127.0.0.1:1")
         outbox = make_outbox(settings, Counters())
-        now = time.time()
-        # What was tracked long ago is too old to be handed over.
-        outbox.put(self._make_sendable(count, time=int(now)), now if at is None else at)
+        put_at = time.time() if at is None else at
+        # What was tracked long ago is too old to be put.
+        outbox.put(self._make_sendable(count, time=int(put_at)), put_at)
+        outbox.close()
+
+    def spool_stop(self, keys: Sequence[bytes], at: float) -> None:
+        """Let a denial wait in the spool of this host: Redis is away."""
+        outbox = make_outbox(replace(self.settings, outbox="redis://127.0.0.1:1"), Counters())
+        outbox.forget(keys, at, at)
         outbox.close()
 
     def put_sendable(self, count: int, **properties: Any) -> None:
         """Let events wait that Mixpanel takes, put now."""
-        self.outbox.put(self._make_sendable(count, **properties), time.time())
+        ticket = Ticket(secrets.token_hex(8), 1, is_historical=True)
+        self.outbox.put(self._make_sendable(count, **properties), time.time(), ticket)
 
     def bury(
         self, *names: str, reason: str = "rejected", reply: str = "no time", at: float = NOW
@@ -139,11 +149,11 @@ class Depot:
             Endpoint.EVENTS, now, max_messages=1, max_bytes=1_000_000, seconds=60.0
         )
 
-    def lease_spooled(self) -> Any:
+    def lease_spooled(self, endpoint: Endpoint = Endpoint.EVENTS, *, seconds: float = 60.0) -> Any:
         """Take what is in the spool, as a process that hands it over does."""
         spool = SQLiteOutbox(find_location(self.settings).spool, self.settings)
         taken = spool.lease(
-            Endpoint.EVENTS, time.time(), max_messages=9, max_bytes=1_000_000, seconds=60.0
+            endpoint, time.time(), max_messages=9, max_bytes=1_000_000, seconds=seconds
         )
         spool.close()
         return taken
@@ -177,7 +187,7 @@ class Depot:
         return json.loads(out)
 
     def _make_sendable(self, count: int, **properties: Any) -> list[Entry]:
-        reader = LineReader(self.settings.token, time.time())
+        reader = LineReader(self.settings.token, max(NOW, time.time()))
         lines = [make_line(f"Event {number}", **properties) for number in range(count)]
         return [reader.read(line.encode()) for line in lines]
 

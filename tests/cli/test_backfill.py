@@ -213,17 +213,19 @@ def test_a_signal_while_there_is_no_room_stores_no_more(depot, monkeypatch):
 
 
 class Interrupted:
-    """An outbox during whose first put the process is told to end."""
+    """An outbox during whose first put the process is told to end, by some signals."""
 
-    def __init__(self, outbox):
+    def __init__(self, outbox, *signals):
         self._outbox = outbox
+        self._signals = signals
         self._has_come = False
 
     def put(self, *arguments):
         result = self._outbox.put(*arguments)
         if not self._has_come and len(arguments) == 3:  # with a ticket: not the worker's
             self._has_come = True
-            signal.raise_signal(signal.SIGTERM)
+            for number in self._signals:
+                signal.raise_signal(number)
         return result
 
     def __getattr__(self, name):
@@ -231,14 +233,26 @@ class Interrupted:
 
 
 def test_a_signal_while_there_is_room_stores_no_more_though_nothing_waits(depot, monkeypatch):
-    depot.outbox.forget([USER_KEY], time.time())
-    interrupted = Interrupted(depot.outbox)
+    depot.outbox.forget([USER_KEY], time.time(), time.time())
+    interrupted = Interrupted(depot.outbox, signal.SIGTERM)
     monkeypatch.setattr("mp_asgi.cli.outbox.open_outbox", lambda *_, **__: interrupted)
 
     file = depot.write(*make_lines(2 * PORTION_LINES))
     content = read_json(depot, file, code=1)
 
     assert (content["refused"], content["waiting"]) == (PORTION_LINES, 0)
+
+
+def test_who_ends_it_twice_learns_how_to_go_on(depot, monkeypatch):
+    interrupted = Interrupted(depot.outbox, signal.SIGINT, signal.SIGINT)
+    monkeypatch.setattr("mp_asgi.cli.outbox.open_outbox", lambda *_, **__: interrupted)
+
+    code, _, err = backfill(depot, depot.write(make_line()))
+
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        "mp-asgi backfill: interrupted. What is stored stays; --resume goes on."
+    )
 
 
 @on_both_storages
@@ -263,7 +277,7 @@ def test_an_outbox_in_which_there_is_never_room_is_a_problem(depot, monkeypatch)
 
 @on_both_storages
 def test_who_has_a_stop_mark_since_is_left_out(depot):
-    depot.outbox.forget([USER_KEY], time.time())
+    depot.outbox.forget([USER_KEY], time.time(), time.time())
     file = depot.write(make_line(), make_line(distinct_id="U2"))
 
     code, out, _ = backfill(depot, file)

@@ -17,6 +17,25 @@ class Terminal(io.StringIO):
         return True
 
 
+class BreaksOff:
+    """An outbox of which the first letters can be read; then something happens."""
+
+    def __init__(self, outbox, error, meanwhile=lambda: None):
+        self._outbox = outbox
+        self._error = error
+        self._meanwhile = meanwhile
+
+    def dead(self, after=0, limit=100):
+        if after:
+            self._meanwhile()
+            if self._error:
+                raise self._error
+        return self._outbox.dead(after, limit)
+
+    def __getattr__(self, name):
+        return getattr(self._outbox, name)
+
+
 def list_ids(depot, *options):
     return [row["id"] for row in depot.read_json("dead", "list", *options)]
 
@@ -30,6 +49,31 @@ def test_a_list_says_what_died_and_why_and_nothing_of_its_person(depot):
     assert out == (
         "1  2027-01-15T08:00:00Z  /import  Signed Up  rejected  'properties.time' is invalid\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("reply", "shown"),
+    [
+        pytest.param("properties.$email: 'a@b.example' is wrong", "'***' is wrong", id="a-value"),
+        pytest.param("x: 'o'neil@b.example' is wrong", "x: '***' is wrong", id="a-quote-in-it"),
+        pytest.param("x: 'one' is wrong, 'two' is", "x: '***' is", id="several"),
+        pytest.param('x: "one" and `two`', 'x: "***" and `***`', id="other-quotes"),
+        pytest.param("x: 'o'neil@b.exam", "x: '***'", id="cut"),
+        pytest.param("'event' must not be 'Paid'", "'event' must not be '***'", id="behind-a-name"),
+        pytest.param(
+            "'$insert_id' may have '-' only", "'$insert_id' may have '-' only", id="names"
+        ),
+        pytest.param("it can't be", "it can't be", id="an-apostrophe"),
+    ],
+)
+def test_a_list_masks_what_the_reply_quotes_of_its_person(depot, reply, shown):
+    depot.bury("A", reply=reply)
+
+    _, out, _ = depot.call("dead", "list")
+
+    assert out.endswith(f"{shown}\n")
+    assert depot.read_json("dead", "list")[0]["reply"].endswith(shown)
+    assert depot.read_json("dead", "show", "1")["reply"] == reply
 
 
 def test_a_list_of_nothing_says_so(depot):
@@ -150,13 +194,38 @@ def test_what_is_replayed_waits_again(depot):
 
 def test_what_its_person_stopped_stays_dead_and_that_is_said(depot):
     depot.bury("A")
-    depot.outbox.forget([b"user"], NOW)
+    depot.outbox.forget([b"user"], NOW, NOW)
 
     code, out, _ = depot.call("dead", "replay", "--all")
 
     assert code == 1
     assert "1 other not: its person stopped it" in out
-    assert depot.read_json("dead", "replay", "1", code=1) == {"replayed": 0, "kept": 1}
+    assert depot.read_json("dead", "replay", "1", code=1) == {
+        "replayed": 0,
+        "kept": 1,
+        "no_room": 0,
+    }
+
+
+def test_letters_go_back_until_half_of_the_outbox_is_full(depot, monkeypatch):
+    depot.bury(*"ABCDE")
+    monkeypatch.setenv("MP_ASGI_OUTBOX_MAX_MESSAGES", "6")
+
+    code, out, _ = depot.call("dead", "replay", "--all")
+
+    assert code == 1
+    assert out.startswith("3 dead letters put back, to be sent again.\n2 others not: the outbox is")
+    assert list_ids(depot) == [4, 5]
+    assert depot.outbox.stats().depth == 3
+
+
+def test_letters_that_found_no_room_are_counted_apart(depot, monkeypatch):
+    depot.bury(*"ABC")
+    monkeypatch.setenv("MP_ASGI_OUTBOX_MAX_MESSAGES", "2")
+
+    content = depot.read_json("dead", "replay", "1", "2", "3", "9", code=1)
+
+    assert content == {"replayed": 1, "kept": 1, "no_room": 2}
 
 
 def test_purging_without_a_terminal_needs_yes(depot, monkeypatch):
@@ -223,6 +292,32 @@ def test_an_export_replaces_no_file(depot):
     assert code == 2
     assert file in err
     assert (depot.path / "events.ndjson").read_text() == "precious\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_export_that_is_cut_off_leaves_nothing(depot, monkeypatch, error):
+    depot.bury(*"ABC")
+    broken = BreaksOff(depot.outbox, error)
+    monkeypatch.setattr("mp_asgi.cli.outbox.open_outbox", lambda *_, **__: broken)
+    directory = depot.path / "exports"
+    directory.mkdir()
+
+    code, _, err = depot.call("dead", "export", str(directory / "dead.ndjson"))
+
+    assert (code, err.count("\n")) in {(1, 1), (2, 1)}
+    assert list(directory.iterdir()) == []
+
+
+def test_an_export_takes_no_name_that_was_taken_meanwhile(depot, monkeypatch):
+    depot.bury("A")
+    file = depot.path / "dead.ndjson"
+    other = BreaksOff(depot.outbox, None, lambda: file.write_text("precious"))
+    monkeypatch.setattr("mp_asgi.cli.outbox.open_outbox", lambda *_, **__: other)
+
+    code, _, err = depot.call("dead", "export", str(file))
+
+    assert (code, str(file) in err) == (2, True)
+    assert file.read_text() == "precious"
 
 
 def test_an_export_to_standard_output_is_nothing_but_lines(depot):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -82,6 +83,22 @@ def test_an_event_arrives_whatever_the_shell_is_set_to(options: list[str]) -> No
         assert [event["event"] for event in events] == ["Ordered"]
         assert events[0]["properties"].get("token") != "real"
         assert stop(demo, signal.SIGTERM) == (0, "")
+
+
+@pytest.mark.parametrize("options", [[], ["--wsgi"]], ids=["asgi", "wsgi"])
+def test_nothing_is_left_on_the_disk(options: list[str], tmp_path: Path) -> None:
+    temporary, state = tmp_path / "temporary", tmp_path / "state"
+    temporary.mkdir()
+
+    with running(*options, TMPDIR=str(temporary), XDG_STATE_HOME=str(state)) as (demo, (shop, _)):
+        with httpx.Client(base_url=shop, timeout=ANSWER_SECONDS, headers=BROWSER) as visitor:
+            visitor.post("/consent", json={"decision": "grant"}).raise_for_status()
+            visitor.post("/track", json={"event": "Ordered"}).raise_for_status()
+
+        assert [path.name[:13] for path in temporary.iterdir()] == ["mp-asgi-demo-"]
+        assert stop(demo, signal.SIGTERM) == (0, "")
+    assert list(temporary.iterdir()) == []
+    assert not state.exists()
 
 
 @pytest.mark.parametrize(

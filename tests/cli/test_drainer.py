@@ -112,3 +112,35 @@ def test_an_outbox_that_does_not_answer_at_the_start_leaves_nothing_behind(depot
         pass  # pragma: no cover
 
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_delivers_for_ever_ends_when_nothing_delivers_any_more(depot):
+    with Drainer(depot.settings, depot.outbox, RecordingProgress(), "drain") as drainer:
+        drainer._analytics.close()
+
+        assert not drainer.deliver_for_ever()
+
+    assert "The threads that deliver do not run." in depot.capsys.readouterr().err
+
+
+def test_who_delivers_until_something_ends_when_nothing_delivers_any_more(depot):
+    class Ending(RecordingProgress):
+        def show(self, title, done, total):
+            analytics._worker._crew._run.stop(time.monotonic() + TIMEOUT)
+
+    depot.put_sendable(1)
+    depot.standin.misbehave(Fault.UNAUTHORIZED, times=None)
+    with Drainer(depot.settings, depot.outbox, Ending(), "drain") as drainer:
+        analytics = drainer._analytics
+
+        assert not drainer.deliver_until(lambda: False)
+
+    assert "The threads that deliver do not run." in depot.capsys.readouterr().err
+
+
+def test_what_the_log_says_again_is_told_again(depot):
+    with Drainer(depot.settings, depot.outbox, RecordingProgress(), "drain"):
+        for _ in range(2):
+            logging.getLogger("mp_asgi.delivery").warning("It is away.")
+
+    assert depot.capsys.readouterr().err.count("mp-asgi drain: It is away.\n") == 2

@@ -9,6 +9,9 @@ import sys
 import pytest
 
 from mp_asgi.cli import main
+from mp_asgi.delivery.journals import Journals
+from mp_asgi.delivery.outbox.factory import open_outbox
+from mp_asgi.delivery.outbox.location import find_location
 from mp_asgi.delivery.outbox.sqlite import SQLiteOutbox
 from mp_asgi.dev import Fault
 from mp_asgi.erasure.desk import POLL_SECONDS
@@ -16,6 +19,7 @@ from mp_asgi.erasure.eraser import NOT_PURGED, SEND_SECONDS
 from mp_asgi.erasure.receipt import NOT_CLEARED
 from mp_asgi.events import ActState, Link
 from mp_asgi.ledger import LedgerUnavailable
+from mp_asgi.settings import Settings
 from mp_asgi.wire import KeyMaker
 from tests.cli.people import DEVICE, DEVICE_KEY, OAUTH, TOKEN, USER_KEY
 from tests.support import NOW, make_entry, make_settings
@@ -99,6 +103,47 @@ def test_an_outbox_that_nobody_can_open_is_out_of_reach(office, monkeypatch, out
 
     assert code == 0
     assert "out of reach from here; each process drops what it reads a tombstone for" in out
+
+
+def leave_journal():
+    """Let a process that has no threads write something down, and end. Answer the journal."""
+    journals = Journals(find_location(Settings.from_env()).journals)
+    file = journals.create(is_lone=True)
+    file.append(b"record")
+    journals.leave(file)
+    return file.path
+
+
+@pytest.mark.parametrize("has_ledger", [True, False], ids=["ledger", "no-ledger"])
+def test_who_may_stand_in_a_journal_is_stopped_before_there_is_an_outbox(
+    office, monkeypatch, has_ledger
+):
+    leave_journal()
+    if not has_ledger:
+        unset_ledger(monkeypatch)
+
+    code, out, _ = office.on_file("erase")
+    outbox = open_outbox(Settings.from_env(), creates=False)
+    outbox.put([make_entry("Visited clinic", user=USER_KEY, at=NOW - 1)], NOW)
+
+    assert code == 0
+    assert "0 messages deleted" in out
+    assert outbox.stats().depth == 0
+    outbox.close()
+
+
+def test_the_journals_that_still_hold_what_was_tracked_are_named(office):
+    journal = leave_journal()
+
+    _, _, err = office.on_file("erase")
+    [warning] = [text for text in office.read_json("erase")["warnings"] if "Journals" in text]
+
+    assert f"{journal.name} (in {journal.parent})" in warning
+    assert f"mp-asgi erase: {warning}" in err.splitlines()
+
+
+def test_without_journals_nothing_is_said_of_them(office):
+    assert office.read_json("erase")["warnings"] == [NOT_CLEARED]
 
 
 def test_a_later_run_with_the_same_receipt_clears_the_ledger_once_mixpanel_is_done(office):

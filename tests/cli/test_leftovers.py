@@ -1,13 +1,17 @@
 import time
+from dataclasses import replace
 
 import pytest
 
-from mp_asgi.cli.leftovers import Leftovers, find_leftovers, forwarding, has_journals
+from mp_asgi.cli.leftovers import Leftovers, find_journals, find_leftovers, forwarding
 from mp_asgi.delivery.journals import Journals
+from mp_asgi.delivery.outbox import spooled
+from mp_asgi.delivery.outbox.factory import open_outbox
 from mp_asgi.delivery.outbox.location import find_location
+from mp_asgi.events import Endpoint
 from mp_asgi.health import OLD_SECONDS
 from tests.cli.depot import on_both_storages
-from tests.support import NOW, make_settings, wait_for
+from tests.support import NOW, make_entry, make_settings, wait_for
 
 on_redis = pytest.mark.parametrize("depot", ["redis"], indirect=True)
 
@@ -20,7 +24,7 @@ def journals(depot):
 @on_both_storages
 def test_where_nothing_is_left_nothing_is_found(depot):
     assert find_leftovers(depot.settings) == Leftovers()
-    assert not has_journals(depot.settings)
+    assert not find_journals(depot.settings)
 
 
 def test_a_journal_that_is_written_is_not_left(depot, journals):
@@ -28,7 +32,7 @@ def test_a_journal_that_is_written_is_not_left(depot, journals):
     file.append(b"record")
 
     assert find_leftovers(depot.settings).journals == 0
-    assert has_journals(depot.settings)
+    assert find_journals(depot.settings) == [file.path]
 
     journals.leave(file)
     assert find_leftovers(depot.settings) == Leftovers(1, 6)
@@ -38,7 +42,8 @@ def test_an_empty_journal_is_nothing_and_looking_takes_no_lock_away(depot, journ
     journals.leave(journals.create(is_lone=False))
 
     assert find_leftovers(depot.settings).journals == 0
-    assert [journals.remove(file) for file in journals.orphans()] == [None]
+    assert not find_journals(depot.settings)
+    assert [journals.remove(file) for file in journals.orphans()] == [True]
 
 
 def test_without_a_directory_nothing_was_left(monkeypatch):
@@ -46,23 +51,82 @@ def test_without_a_directory_nothing_was_left(monkeypatch):
     monkeypatch.setenv("HOME", "")
 
     assert find_leftovers(make_settings(outbox="redis://127.0.0.1:1")) == Leftovers()
-    assert not has_journals(make_settings(outbox="sqlite"))
+    assert not find_journals(make_settings(outbox="sqlite"))
+
+
+def test_what_waits_under_another_host_is_left_and_named_by_status(depot):
+    settings = replace(depot.settings, api_host="http://127.0.0.1:9")
+    other = open_outbox(settings)
+    other.put([make_entry("a")], NOW)
+    other.close()
+
+    (stray,) = find_leftovers(depot.settings).strays
+
+    assert stray.path == find_location(settings).outbox
+    assert depot.read_json("status", code=1)["worries"] == [stray.render()]
 
 
 def test_an_outbox_without_a_spool_has_nothing_to_forward(depot):
-    with forwarding(depot.settings, depot.outbox) as spooled:
-        assert spooled() == 0
+    with forwarding(depot.settings, depot.outbox) as waiting:
+        assert waiting() == 0
 
 
 @on_redis
 def test_the_spool_is_handed_over_while_it_is_forwarded(depot):
     depot.spool(3)
 
-    with forwarding(depot.settings, depot.outbox) as spooled:
-        wait_for(lambda: spooled() == 0)
+    with forwarding(depot.settings, depot.outbox) as waiting:
+        wait_for(lambda: waiting() == 0)
 
     assert depot.outbox.stats().depth == 3
     assert find_leftovers(depot.settings).spool.depth == 0
+
+
+@on_redis
+def test_a_service_hands_over_a_spool_that_comes_after_it(depot, monkeypatch):
+    monkeypatch.setattr(spooled, "POLL_SECONDS", 0.01)
+    with forwarding(depot.settings, depot.outbox, creates=True) as waiting:
+        assert waiting() == 0
+        depot.spool(3)
+        wait_for(lambda: depot.outbox.stats().depth == 3)
+
+    assert find_leftovers(depot.settings).spool.depth == 0
+
+
+@on_redis
+def test_a_service_without_a_place_for_a_spool_goes_on(depot, monkeypatch):
+    settings = replace(depot.settings, state_directory=f"{depot.write('x')}/no-directory")
+
+    with forwarding(settings, depot.outbox, creates=True) as waiting:
+        assert waiting() == 0
+
+
+@on_redis
+def test_a_denial_in_the_spool_is_handed_over_before_anything_is_sent(depot):
+    depot.outbox.put([make_entry("a")], NOW)
+    depot.spool_stop([b"device"], at=NOW)
+
+    with forwarding(depot.settings, depot.outbox):
+        assert depot.outbox.stats().depth == 0
+
+
+@on_redis
+def test_a_denial_that_a_process_had_in_hand_when_it_ended_is_waited_for(depot):
+    depot.outbox.put([make_entry("a")], NOW)
+    depot.spool_stop([b"device"], at=NOW)
+    assert depot.lease_spooled(Endpoint.ALIASES, seconds=0.5)
+
+    with forwarding(depot.settings, depot.outbox):
+        assert depot.outbox.stats().depth == 0
+
+
+@on_redis
+def test_a_denial_is_not_waited_for_longer_than_a_drain_may_take(depot):
+    depot.spool_stop([b"device"], at=NOW)
+    assert depot.lease_spooled(Endpoint.ALIASES)
+
+    with forwarding(depot.settings, depot.outbox, seconds=0.1) as waiting:
+        assert waiting() == 1
 
 
 @on_redis

@@ -75,3 +75,26 @@ def test_a_reader_that_goes_away_is_no_error():
     )
 
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("secret", 0), ("dead list --json", 1)], ids=["well", "a problem"]
+)
+def test_a_closed_stream_is_no_problem(arguments, code, closed):
+    command = f"MIXPANEL_TOKEN= {sys.executable} -m mp_asgi {arguments} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_opened_later_gets_no_number_of_a_closed_stream():
+    code = (
+        "import os; from mp_asgi.cli import main; main(['secret']); "
+        "os._exit(os.open('/', os.O_RDONLY))"
+    )
+    command = f'{sys.executable} -c "{code}" <&- >&- 2>&-'
+    done = subprocess.run(["bash", "-c", command], check=False)
+
+    assert done.returncode > 2

@@ -41,7 +41,7 @@ def test_what_is_known_is_told_in_a_few_lines(depot):
     depot.put("A", "B")
     depot.bury("C")
     depot.put("Stopped", at=NOW)
-    depot.outbox.forget([b"device"], NOW - 1)
+    depot.outbox.forget([b"device"], NOW - 1, NOW)
     depot.clock.advance(RECENT_SECONDS + 1)
 
     _, out, _ = depot.call("status")
@@ -49,7 +49,7 @@ def test_what_is_known_is_told_in_a_few_lines(depot):
     rows = dict(line.split(maxsplit=1) for line in out.splitlines() if line)
     assert rows["outbox"].startswith(("sqlite /", "redis://127.0.0.1:"))
     assert re.fullmatch(r"3 messages, \d+ bytes; 0% full", rows["waiting"])
-    assert rows["dead"] == "1: 1 rejected"
+    assert re.fullmatch(r"1: 1 rejected; \d+ bytes", rows["dead"])
     assert rows["dropped"] == "0"
 
 
