@@ -14,6 +14,7 @@ from .consumer import Consumer as Consumer
 from .delivery.counters import Stats as Stats
 from .delivery.outbox.base import DeadLetter as DeadLetter
 from .errors import MixpanelASGIError as MixpanelASGIError
+from .errors import OutboxUnavailable as OutboxUnavailable
 from .errors import SettingsError as SettingsError
 from .events import Notice as Notice
 from .health import Health as Health
@@ -42,6 +43,7 @@ __all__ = [
     "MixpanelMiddleware",
     "MixpanelWSGIMiddleware",
     "Notice",
+    "OutboxUnavailable",
     "Settings",
     "SettingsError",
     "Stats",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .assembly import make_core, make_ledger
 from .consent.choice import StoredConsent
@@ -24,13 +24,13 @@ from .delivery.transport import HTTPTransport, Transport
 from .delivery.worker import Worker
 from .errors import SettingsError, Unavailable
 from .events import Act, Entry, Link, Standing, Stop
-from .forks import ForkGuard
+from .forks import ForkGuard, ImportGuard
 from .health import Health
 from .identity import IdentityMode
 from .jobs import JobTracker, track_for, tracker_from_token
 from .packing import Packer
 from .rendering import HandoverRenderer
-from .settings import Settings
+from .settings import Overrides, OverridesBesideOutbox, Settings
 from .watch import Watch
 from .wire import IDENTITY
 
@@ -59,8 +59,8 @@ class Analytics:
 
     Args:
         settings: Read from the environment if None.
-        outbox: Builds what accepted messages wait in; called once a process. By default what
-            `settings.outbox` names.
+        outbox: Of `Settings`, or builds what accepted messages wait in; called once a process.
+            None: what `settings.outbox` names.
         transport: Builds what carries them to Mixpanel; called once a process, in the thread
             that sends.
         clock: Seconds since the epoch.
@@ -75,32 +75,36 @@ class Analytics:
         self,
         settings: Settings | None = None,
         *,
-        outbox: Callable[[], Outbox] | None = None,
+        outbox: str | Callable[[], Outbox] | None = None,
         transport: Callable[[], Transport] | None = None,
         clock: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = os.urandom,
-        **overrides: Any,
+        **overrides: Unpack[OverridesBesideOutbox],
     ) -> None:
-        self.settings = _choose_settings(settings, overrides)
+        self.settings = _choose_settings(settings, outbox, overrides)
         #: The tracker of the request that runs; None until somebody wants to know.
         self.requests: ContextVar[Tracker | None] | None = None
         self._counters = Counters()
         self._warned: set[str] = set()
         self.core = make_core(self.settings, self, clock, random_bytes)
+        # The first one registered is the last one held: while a fork waits for the others, for a
+        # transaction or an import, requests go on.
+        self._forks = ForkGuard(self.core.lock)
         self._has_identity_events = self.core.mode is not IdentityMode.SIMPLIFIED
         self._renderer = HandoverRenderer(self.core)
         self._clock = clock
         is_on = self.settings.enabled
-        if is_on and outbox is None:
+        make_outbox = outbox if callable(outbox) else None
+        if is_on and make_outbox is None:
             check_outbox(self.settings)
         self.ledger = make_ledger(self.settings, clock, must_answer=False) if is_on else None
         self._watch = Watch(
             self.settings, self._counters, clock, pulse=self._pulse, stats=self.stats
         )
+        self._imports = ImportGuard()
         self._worker = self._make_worker(
-            outbox or self._make_outbox, transport or self._make_transport
+            make_outbox or self._make_outbox, transport or self._make_transport
         )
-        self._forks = ForkGuard(self.core.lock)
         if is_on:
             end_at_termination(self._worker.exit, self.settings.close_timeout)
         self._flusher = Flusher(self._worker.flush, self.settings.close_timeout)
@@ -165,6 +169,11 @@ class Analytics:
         """
         return self.settings.enabled and self._worker.start()
 
+    @property
+    def is_delivering(self) -> bool:
+        """Whether the threads of this process that store and send live. Asks no storage."""
+        return self._worker.pulse().is_running
+
     def resume(self) -> None:
         """Start delivery where an earlier process may have left something."""
         if self.settings.enabled and self._worker.is_durable:
@@ -207,12 +216,22 @@ class Analytics:
             timeout: Seconds; the setting `close_timeout` if None.
 
         Returns:
-            Whether nothing is left waiting.
+            Whether nothing is left waiting; False, and logged, where that fails: whoever closes
+            has other things to shut down.
         """
-        return self._worker.close(self.settings.close_timeout if timeout is None else timeout)
+        seconds = self.settings.close_timeout if timeout is None else timeout
+        try:
+            return self._worker.close(seconds)
+        except Exception as error:  # noqa: BLE001  # foreign storage; what is left waits there
+            logger.error("Closing failed (%s); delivery goes on.", type(error).__name__)  # noqa: TRY400
+            return False
 
     def stats(self) -> Stats:
-        """Answer what was counted, by all processes that share the outbox."""
+        """Answer what was counted, by all processes that share the outbox.
+
+        Raises:
+            OutboxUnavailable: The outbox's storage does not answer.
+        """
         return self._worker.stats()
 
     def health(self) -> Health:
@@ -231,7 +250,12 @@ class Analytics:
         return self._watch.metrics()
 
     def dead(self) -> Sequence[DeadLetter]:
-        """Answer what Mixpanel refused in this process, oldest first, each with its reason."""
+        """Answer what Mixpanel refused, oldest first, each with its reason: of all processes that
+        share the outbox.
+
+        Raises:
+            OutboxUnavailable: The outbox's storage does not answer.
+        """
         return self._worker.dead()
 
     def erase(
@@ -329,10 +353,10 @@ class Analytics:
     def _make_worker(
         self, outbox: Callable[[], Outbox], transport: Callable[[], Transport]
     ) -> Worker[Handover]:
-        packer = Packer(self.core.heads, self.settings)
+        packer = Packer(self.core.heads, self.core.contexts, self.settings)
         return Worker(
             outbox_factory=lambda: self._watch.watch_outbox(outbox()),
-            transport_factory=transport,
+            transport_factory=partial(self._open_transport, transport),
             recorder_factory=None if self.ledger is None else partial(self._recorder, self.ledger),
             render=self._render,
             counters=self._counters,
@@ -349,8 +373,13 @@ class Analytics:
         return self._worker.pulse()
 
     def _render(self, handover: Handover) -> Sequence[Entry]:
-        self._watch.observe()  # the storer's thread, in every process that delivers
-        return self._renderer.render(handover)
+        with self._imports.lock():  # what reads user agents loads here
+            self._watch.observe()  # the storer's thread, in every process that delivers
+            return self._renderer.render(handover)
+
+    def _open_transport(self, make: Callable[[], Transport]) -> Transport:
+        with self._imports.lock():
+            return make()
 
     def _recorder(self, ledger: "Ledger") -> Recorder:
         return Recorder(
@@ -374,7 +403,7 @@ class Analytics:
 
 
 def choose_analytics(
-    analytics: object, settings: Settings | None, overrides: Mapping[str, Any]
+    analytics: object, settings: Settings | None, overrides: Overrides
 ) -> Analytics:
     """Answer the assembly that a middleware was given, or make one of what it was given.
 
@@ -392,7 +421,10 @@ def choose_analytics(
     return analytics
 
 
-def _choose_settings(settings: object, overrides: Mapping[str, Any]) -> Settings:
+def _choose_settings(settings: object, outbox: object, others: Mapping[str, Any]) -> Settings:
+    """Answer the settings; an outbox that builds nothing is one of those that are given alone."""
+    is_setting = outbox is not None and not callable(outbox)
+    overrides = {**others, "outbox": outbox} if is_setting else others
     if settings is None:
         return Settings.from_env(**overrides)
     if isinstance(settings, Analytics):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .analytics import Analytics, choose_analytics
 from .endpoints import mount_asgi
@@ -22,13 +22,14 @@ from .tracker import SCOPE_KEY, Tracker
 if TYPE_CHECKING:
     from collections.abc import Awaitable
     from contextvars import ContextVar
+    from typing import Unpack
 
     from anyio import CapacityLimiter
     from anyio.lowlevel import RunVar
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from .exchange import Exchange
-    from .settings import Settings
+    from .settings import Overrides, Settings
 
 logger = logging.getLogger("mp_asgi")
 
@@ -75,7 +76,7 @@ class MixpanelMiddleware:
         settings: Settings | None = None,
         *,
         analytics: Analytics | None = None,
-        **overrides: Any,
+        **overrides: Unpack[Overrides],
     ) -> None:
         self.app = app
         self.error: SettingsError | None = None

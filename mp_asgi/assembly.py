@@ -15,6 +15,8 @@ from .context import ContextReader
 from .cookieless import DailyVisitors
 from .cookies import CookieStyle
 from .core import Core, Sink
+from .delivery.keeper import keeps_journal
+from .delivery.uwsgi import has_threads
 from .errors import SettingsError
 from .head import HeadReader, SchemeReader, TrustedProxies
 from .identity import IdentityMode
@@ -29,6 +31,11 @@ from .wire import KeyMaker
 
 if TYPE_CHECKING:
     from .ledger import Ledger
+
+_NO_THREADS = (
+    "MP_ASGI_LEDGER is set, and uWSGI runs without threads: what visitors choose would not be "
+    "recorded. Add `enable-threads = true` to uWSGI's options, or leave out MP_ASGI_LEDGER."
+)
 
 logger = logging.getLogger("mp_asgi")
 
@@ -102,7 +109,7 @@ def make_core(
         has_late_consent=settings.consent_from is not None
         or (has_account_grants and settings.identify_from is not None),
         has_account_grants=has_account_grants,
-        hands_over_early=settings.durability == "strict",
+        hands_over_early=keeps_journal(settings),
         contexts=ContextReader(settings, proxies),
         adopter=_make_adopter(settings, page_ids),
         browser=browser,
@@ -169,10 +176,13 @@ def make_ledger(
 
     Raises:
         SettingsError: It cannot be used: the extra is missing, there is none, the database does
-            not answer, or it holds records made with a key that is not listed.
+            not answer, it holds records made with a key that is not listed, or this process may
+            not have threads.
     """
     if not settings.ledger:
         return None
+    if not has_threads():
+        raise SettingsError([_NO_THREADS])
     try:
         from .ledger import Ledger, LedgerUnavailable, UnusableLedger  # noqa: PLC0415  # an extra
     except ImportError as error:

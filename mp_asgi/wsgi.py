@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextvars import ContextVar
     from types import TracebackType
+    from typing import Unpack
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from .exchange import Exchange
     from .head import RequestHead
     from .response import Headers
-    from .settings import Settings
+    from .settings import Overrides, Settings
 
     ExceptionInfo = (
         tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -61,7 +62,7 @@ class MixpanelWSGIMiddleware:
         settings: Settings | None = None,
         *,
         analytics: Analytics | None = None,
-        **overrides: Any,
+        **overrides: Unpack[Overrides],
     ) -> None:
         self.analytics = choose_analytics(analytics, settings, overrides)
         self.app = mount_wsgi(app, self.analytics.settings)

@@ -1,10 +1,17 @@
+import dataclasses
 import logging
 import os
 import threading
 
 import pytest
 
-from mp_asgi import Analytics, Settings, SettingsError
+from mp_asgi import (
+    Analytics,
+    MixpanelMiddleware,
+    MixpanelWSGIMiddleware,
+    Settings,
+    SettingsError,
+)
 from mp_asgi.analytics import MAX_WARNINGS, choose_analytics
 from mp_asgi.assembly import make_ledger
 from mp_asgi.consent.policy import Decision, Kind, Reason, State
@@ -133,6 +140,77 @@ def test_an_outbox_may_be_given():
     assert len(made) == 1
 
 
+def ignore(*arguments):
+    """Be an app that is never called."""
+
+
+MAKERS = [
+    pytest.param(Analytics, id="analytics"),
+    pytest.param(lambda **given: MixpanelMiddleware(ignore, **given), id="asgi"),
+    pytest.param(lambda **given: MixpanelWSGIMiddleware(ignore, **given), id="wsgi"),
+]
+
+
+def settings_of(made):
+    """Answer the settings of an assembly or a door; the ASGI door keeps what is wrong."""
+    if getattr(made, "error", None):
+        raise made.error
+    return getattr(made, "analytics", made).settings
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("item", dataclasses.fields(Settings), ids=lambda item: item.name)
+def test_every_setting_is_a_keyword_of_its_own(make, item, monkeypatch):
+    monkeypatch.setenv("MIXPANEL_TOKEN", "t0ken")
+    monkeypatch.setenv("MP_ASGI_SECRET_KEYS", "k" * 32)
+    monkeypatch.setenv("MP_ASGI_OUTBOX", "memory")
+    given = getattr(Settings.from_env(), item.name)
+
+    assert getattr(settings_of(make(**{item.name: given})), item.name) == given
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_outbox_that_is_text_is_the_setting_and_wins(make, monkeypatch):
+    monkeypatch.setenv("MIXPANEL_TOKEN", "t0ken")
+    monkeypatch.setenv("MP_ASGI_SECRET_KEYS", "k" * 32)
+    monkeypatch.setenv("MP_ASGI_OUTBOX", "sqllite")
+
+    made = make(outbox="memory")
+
+    assert settings_of(made).outbox == "memory"
+    assert getattr(made, "analytics", made).stats().accepted == 0
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    ("outbox", "remedy"), [(5, "Use text."), ("sqllite", "Use sqlite,")], ids=["number", "typo"]
+)
+def test_an_outbox_that_is_neither_text_nor_callable_is_a_problem(make, outbox, remedy):
+    with pytest.raises(SettingsError, match=rf"MP_ASGI_OUTBOX \(outbox\) is .*{remedy}"):
+        settings_of(make(token="t0ken", secret_keys=["k" * 32], outbox=outbox))
+
+
+def test_an_outbox_that_is_text_does_not_go_with_whole_settings():
+    with pytest.raises(SettingsError, match="settings came together with outbox"):
+        Analytics(make_settings(), outbox="memory")
+
+
+class Failing(MemoryOutbox):
+    """A storage whose errors are its own."""
+
+    def stats(self):
+        raise RuntimeError("no such storage")
+
+
+def test_a_close_that_fails_is_told_and_raises_nothing(caplog):
+    settings = make_settings()
+    analytics = Analytics(settings, outbox=lambda: Failing(settings))
+
+    assert analytics.close() is False
+    assert "Closing failed (RuntimeError)" in caplog.text
+    assert "no such storage" not in caplog.text
+
+
 # --- from a request to Mixpanel -------------------------------------------------------------------
 
 
@@ -197,10 +275,10 @@ def test_what_cannot_be_rendered_is_counted_and_told_once(make_house, caplog):
 def test_a_stop_ends_what_a_job_was_promised_before_it(make_house):
     house = make_house(**NEVER)
     key = house.analytics.core.keys.user_key("U1")
-    house.accept(event("Later", at=NOW + 5), promised_at=NOW - 1)
-    house.accept(event("Promised anew", at=NOW + 5), promised_at=NOW + 1)
+    house.accept(event("Later"), promised_at=NOW - 6)
+    house.accept(event("Promised anew"), promised_at=NOW - 4)
 
-    house.analytics.stop([key], NOW)
+    house.analytics.stop([key], NOW - 5)
 
     assert [message["event"] for message in house.flush()] == ["Promised anew"]
     assert house.analytics.stats().dropped == {"stopped": 1}

@@ -23,6 +23,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from mp_asgi import Analytics, MixpanelMiddleware, SettingsError, Tracker, get_tracker
+from mp_asgi.delivery.outbox.base import OutboxStats
+from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.dev import StandIn, run_in_thread
 from tests.probes import (
     BODY,
@@ -1129,6 +1131,25 @@ async def test_the_shutdown_is_complete_when_everything_is_delivered(
 
     assert delivered == [("lifespan.startup.complete", 0), ("lifespan.shutdown.complete", 1)]
     assert project.transport.closed.is_set()
+
+
+class Failing(MemoryOutbox):
+    """A storage whose errors are its own."""
+
+    def stats(self) -> OutboxStats:
+        raise RuntimeError
+
+
+async def test_a_drain_that_fails_does_not_keep_the_app_from_its_shutdown() -> None:
+    settings = make_settings()
+    analytics = Analytics(settings, outbox=lambda: Failing(settings))
+    wire = Wire(STARTUP, SHUTDOWN)
+
+    await MixpanelMiddleware(speak_lifespan, analytics=analytics)(
+        dict(LIFESPAN), wire.receive, wire.send
+    )
+
+    assert wire.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
 async def test_a_failed_shutdown_drains_and_passes_as_it_is(project: Project) -> None:

@@ -10,6 +10,7 @@ from mp_asgi.identity import IdentityMode
 from mp_asgi.place import normalise_path
 from mp_asgi.readers.mixpanel_browser import MixpanelBrowser
 from mp_asgi.settings import PolicyVersion
+from tests.delivery.test_keeper import pretend_uwsgi
 from tests.ledger.acts import make_ledger as make_other_ledger
 from tests.support import NOW, make_act, make_core, make_settings
 
@@ -28,6 +29,21 @@ from tests.support import NOW, make_act, make_core, make_settings
 )
 def test_the_rules_follow_the_settings(settings, name, expected):
     assert getattr(make_core(**settings), name) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_uwsgi", "expected"),
+    [
+        pytest.param({"durability": "strict", "outbox": "sqlite"}, False, True, id="strict"),
+        pytest.param({}, True, True, id="ends-without-a-word"),
+        pytest.param({}, False, False, id="relaxed"),
+    ],
+)
+def test_where_a_journal_is_kept_the_answer_waits_for_it(monkeypatch, settings, is_uwsgi, expected):
+    if is_uwsgi:
+        pretend_uwsgi(monkeypatch, has_threads=True)
+
+    assert make_core(**settings).hands_over_early is expected
 
 
 @pytest.mark.parametrize(
@@ -239,6 +255,19 @@ DOWN = "postgresql://shop:s3cret@127.0.0.1:1/consent"
 def in_ledger(tmp_path):
     """Answer the settings that name a ledger."""
     return {"ledger": f"sqlite:///{tmp_path / 'ledger.db'}", "ledger_keys": (LEDGER_KEY,)}
+
+
+def test_a_ledger_without_threads_stops_the_start(in_ledger, monkeypatch):
+    pretend_uwsgi(monkeypatch, has_threads=False)
+
+    with pytest.raises(SettingsError, match=r"MP_ASGI_LEDGER is set.*`enable-threads = true`"):
+        make_ledger(make_settings(**in_ledger))
+
+
+def test_without_threads_nobody_misses_a_ledger_that_is_not_named(monkeypatch):
+    pretend_uwsgi(monkeypatch, has_threads=False)
+
+    assert make_ledger(make_settings()) is None
 
 
 def test_settings_without_a_ledger_make_none():

@@ -23,7 +23,7 @@ def make_sqlite_engine(path: Path, timeout_seconds: float) -> Engine:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
-            uri, timeout_seconds, uri=True, isolation_level=None, check_same_thread=False
+            uri, timeout=timeout_seconds, uri=True, isolation_level=None, check_same_thread=False
         )
         try:
             for pragma in _PRAGMAS:

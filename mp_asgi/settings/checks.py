@@ -8,11 +8,11 @@ from dataclasses import Field, fields
 from datetime import date
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from .foreign_cookies import is_of_mixpanel_browser, is_session
+from .host import find_host_problem
 from .outbox_place import OutboxKind, OutboxPlace
-from .parsing import PolicyVersion, parse_names
+from .parsing import PolicyVersion, parse_names, parse_seconds, render_seconds
 from .shapes import find_shape_problem
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ MIN_KEY_BYTES: Final = 32  # the block a SHA-256 HMAC deserves; OWASP asks for 1
 # RFC 9110 token, the grammar of cookie and header names.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PROJECT_TOKEN: Final = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _SCRIPT_COOKIE: Final = "mp_choice"  # what a page without a server may write
 # As it stands in a query: percent-encoded, without what ends a name. `*` is no wildcard there.
 _PARAMETER: Final = re.compile(r"[A-Za-z0-9%._~!$'()+,;:@/\[\]{}|\\^`\-]+")
@@ -87,6 +86,7 @@ class _Problems:
         self._check_region()
         self._check_ledger()
         self._check_outbox()
+        self._check_times()
         self._check_mount()
         self._check_metrics()
         self._check_adopted()
@@ -101,7 +101,7 @@ class _Problems:
         is_secret = item.metadata["secret"] or (
             name == "api_host" and re.search("[@?]", str(value))
         )
-        shown = "not usable" if is_secret else repr(value)
+        shown = "not usable" if is_secret else _render(item, value)
         self._say(f"{variable_names(item)[0]} ({name}) is {shown}. {remedy}", name, *others)
 
     def _say(self, problem: str, *names: str) -> None:
@@ -126,7 +126,7 @@ class _Problems:
             )
         if settings.token and not _PROJECT_TOKEN.fullmatch(settings.token):
             self._add("token", "Use the project token as Mixpanel shows it: letters and digits.")
-        if settings.api_host and (remedy := _host_problem(settings.api_url)):
+        if settings.api_host and (remedy := find_host_problem(settings.api_url)):
             self._add("api_host", remedy)
         account = (settings.service_account_username, settings.service_account_secret)
         if any(account) and not (all(account) and settings.project_id):
@@ -170,7 +170,8 @@ class _Problems:
         for name, (low, high) in _RANGES.items():
             value = getattr(self.settings, name)
             if not low <= value <= high:
-                self._add(name, f"Use a number from {low:g} to {high:g}.")
+                item = self.settings.__dataclass_fields__[name]
+                self._add(name, f"Use {_render(item, low)} to {_render(item, high)}.")
 
     def _check_cookie_names(self) -> None:
         settings = self.settings
@@ -264,9 +265,17 @@ class _Problems:
         if kind is OutboxKind.MEMORY and settings.durability == "strict":
             remedy = "Memory is gone with the process; use MP_ASGI_OUTBOX=sqlite, or relaxed."
             self._add("durability", remedy, "outbox")
-        if settings.outbox_max_age < settings.retry_budget <= _RANGES["retry_budget"][1]:
-            remedy = "It is shorter than MP_ASGI_RETRY_BUDGET; use at least as much."
+
+    def _check_times(self) -> None:
+        settings = self.settings
+        shortest, longest = _RANGES["outbox_max_age"][0], _RANGES["retry_budget"][1]
+        if shortest <= settings.outbox_max_age < settings.retry_budget <= longest:
+            budget = render_seconds(settings.retry_budget)
+            remedy = f"It is shorter than MP_ASGI_RETRY_BUDGET ({budget}); use at least as much."
             self._add("outbox_max_age", remedy, "retry_budget")
+        if settings.flush_on_response and settings.close_timeout == 0:
+            remedy = "It waits for MP_ASGI_CLOSE_TIMEOUT, which is 0; use some seconds there."
+            self._add("flush_on_response", remedy, "close_timeout")
 
     def _check_metrics(self) -> None:
         settings = self.settings
@@ -274,6 +283,16 @@ class _Problems:
             return
         if not re.fullmatch(r"[!-~]{16,}", settings.metrics_token):
             self._add("metrics_token", "Use at least 16 characters, as `mp-asgi secret` prints.")
+        elif settings.metrics_token in {
+            settings.token,
+            *settings.secret_keys,
+            *settings.ledger_keys,
+        }:
+            remedy = (
+                "It is the project token, which pages may show, or a key, which nobody may know. "
+                "Use one of its own, as `mp-asgi secret` prints."
+            )
+            self._add("metrics_token", remedy, "token", "secret_keys", "ledger_keys")
         if not settings.mount:
             remedy = "The endpoints are under the mount; set MP_ASGI_MOUNT, too."
             self._add("metrics_token", remedy, "mount")
@@ -352,27 +371,8 @@ class _Problems:
             )
 
 
-def _host_problem(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        has_port = parts.port is None or parts.port > 0
-    except ValueError:
-        return "Use a host name, with a port if it needs one."
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not has_port:
-        return "Use a host name, as in api-eu.mixpanel.com."
-    if parts.path or parts.query or parts.fragment or parts.username or parts.password:
-        return "Use only the host (and port): no path, query or credentials."
-    if not re.fullmatch(r"[A-Za-z0-9.\-:]+", parts.hostname):
-        return "Use a host name, as in api-eu.mixpanel.com."
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        return "Use https; plain http is only for a stand-in on this machine."
-    return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host in _LOOPBACK:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _render(item: "Field[Any]", value: object) -> str:
+    """Write a value as a variable would have it."""
+    if item.metadata["parse"] is parse_seconds and isinstance(value, int | float):
+        return render_seconds(value)
+    return repr(value)

@@ -6,14 +6,16 @@ Fields marked secret print masked, and no message quotes one.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Final, Literal
+from datetime import timedelta
+from typing import Any, Final, Literal, Unpack
 
 from mp_asgi.errors import SettingsError
 from mp_asgi.readers import Reader, make_readers, parse_readers
 
 from .checks import find_problems, variable_names
 from .environment import read_variables
-from .outbox_place import OutboxPlace
+from .outbox_place import OutboxPlace, parse_outbox
+from .overrides import Overrides
 from .parsing import (
     PolicyVersion,
     parse_bool,
@@ -23,6 +25,7 @@ from .parsing import (
     parse_int,
     parse_list,
     parse_notice,
+    parse_path,
     parse_seconds,
 )
 
@@ -32,7 +35,13 @@ HOSTS: Final = {  # Mixpanel docs: privacy/eu-residency, privacy/in-residency
     "in": "https://api-in.mixpanel.com",
 }
 
-_READ_FROM_TEXT: Final = (parse_callable, parse_identify_from, parse_seconds)
+_READ_FROM_TEXT: Final = (
+    parse_callable,
+    parse_identify_from,
+    parse_outbox,
+    parse_path,
+    parse_seconds,
+)
 
 
 def _setting(
@@ -327,12 +336,14 @@ class Settings:
         "sqlite",
         "Where accepted events wait for delivery: `sqlite` (a file in the state directory), "
         "`sqlite:///path`, `redis://…`, `rediss://…` or `memory` (docs/reliability.md).",
+        parse_outbox,
         is_secret=True,
     )
     state_directory: str = _setting(
         "",
         "Directory of the outbox's files. Empty: `$STATE_DIRECTORY` (systemd), "
         "`$XDG_STATE_HOME/mp-asgi` or `~/.local/state/mp-asgi`.",
+        parse_path,
     )
     durability: Literal["relaxed", "strict"] = _setting(
         "relaxed",
@@ -346,12 +357,12 @@ class Settings:
     )
     outbox_max_bytes: int = _setting(
         100_000_000,
-        "How many bytes may wait.",
+        "How many bytes may wait, and how many the dead letters may take.",
         parse_int,
     )
     outbox_max_age: float = _setting(
         30 * 86_400.0,
-        "How long anything is kept, waiting or as a dead letter.",
+        "How long anything is kept, waiting or as a dead letter, and how long a stop mark holds.",
         parse_seconds,
     )
     flush_interval: float = _setting(
@@ -362,13 +373,13 @@ class Settings:
     batch_size: int = _setting(2_000, "Messages in a request to Mixpanel, at most 2000.", parse_int)
     retry_budget: float = _setting(
         72 * 3_600.0,
-        "How long a message is tried, about once a minute, before it is buried; also how long a "
-        "stop mark holds.",
+        "How long a message is tried, about once a minute, before it is buried.",
         parse_seconds,
     )
     close_timeout: float = _setting(
         2.5,
-        "How long a shutdown waits for delivery.",
+        "How long a shutdown waits for delivery, and each request with "
+        "`MP_ASGI_FLUSH_ON_RESPONSE`.",
         parse_seconds,
     )
     flush_on_response: bool = _setting(
@@ -380,7 +391,7 @@ class Settings:
     metrics_token: str = _setting(
         "",
         "Bearer token under which `{mount}/metrics` and `{mount}/health` answer; at least 16 "
-        "characters. Off when empty.",
+        "characters, and neither the project token nor a key. Off when empty.",
         is_secret=True,
     )
     strict: bool = _setting(
@@ -390,11 +401,8 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        # Lists are a pleasant way to write what is kept as tuples.
         for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(item.default, tuple) and isinstance(value, list):
-                object.__setattr__(self, item.name, tuple(value))
+            object.__setattr__(self, item.name, _as_kept(item, getattr(self, item.name)))
         problems = self._parse_texts()
         problems.extend(self._make_readers())
         problems.extend(find_problems(self))
@@ -402,7 +410,7 @@ class Settings:
             raise SettingsError(problems)
 
     def _parse_texts(self) -> list[str]:
-        """Read dotted names and durations where they are given in code, too."""
+        """Read dotted names, durations and paths where they are given in code, too."""
         problems = []
         for item in fields(self):
             value, parse = getattr(self, item.name), item.metadata["parse"]
@@ -434,7 +442,9 @@ class Settings:
         return f"Settings({', '.join(shown)})"
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "Settings":
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, **overrides: Unpack[Overrides]
+    ) -> "Settings":
         """Read the environment; keyword arguments win over it.
 
         Surrounding white space is not part of a value, and an empty variable is an unset one,
@@ -448,14 +458,14 @@ class Settings:
             SettingsError: Lists every problem at once, unknown `MP_ASGI_` names included.
         """
         variables = os.environ if environ is None else environ
-        values, problems = read_variables(cls, variables, overrides)
+        reading = read_variables(cls, variables, overrides)
         try:
-            settings = cls(**values)
+            settings = cls(**reading.values)
         except SettingsError as error:
-            problems.extend(error.problems)
+            problems = reading.problems + reading.name_sources(error.problems)
             raise SettingsError(problems) from None
-        if problems:
-            raise SettingsError(problems)
+        if reading.problems:
+            raise SettingsError(reading.problems)
         return settings
 
     @classmethod
@@ -471,7 +481,8 @@ class Settings:
         """
         items = {name: item for item in fields(cls) for name in variable_names(item)}
         # What the app names is not looked for elsewhere, under no other name and in no file.
-        named = {name for key in config if key in items for name in variable_names(items[key])}
+        fields_named = {key.removesuffix("_FILE") for key in config} & items.keys()
+        named = {name for key in fields_named for name in variable_names(items[key])}
         hidden = named | {f"{name}_FILE" for name in named}
         variables = {name: text for name, text in os.environ.items() if name not in hidden}
         values: dict[str, Any] = {}
@@ -504,6 +515,17 @@ class Settings:
     def policy_version(self) -> PolicyVersion:
         """The notice visitors agree to, from `consent_version`."""
         return PolicyVersion.parse(self.consent_version)
+
+
+def _as_kept(item: "Field[Any]", value: object) -> object:
+    """Answer what is pleasant to write in code as the type that is kept."""
+    if isinstance(value, list) and isinstance(item.default, tuple):
+        return tuple(value)
+    if isinstance(value, timedelta) and item.metadata["parse"] is parse_seconds:
+        return value.total_seconds()
+    if isinstance(value, os.PathLike) and item.name == "state_directory":
+        return os.fspath(value)
+    return value
 
 
 def _shown(item: "Field[Any]", value: object) -> str:

@@ -1,9 +1,12 @@
 """Read where events wait: in memory, in a file of this host, or on a Redis server."""
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
 from urllib.parse import urlsplit
+
+from .parsing import parse_path
 
 REMEDY = (
     "Use sqlite, sqlite:///path (four slashes before an absolute path), redis://host:6379/0, "
@@ -25,7 +28,8 @@ class OutboxPlace:
 
     Attributes:
         kind: What it is made of.
-        path: Of the SQLite file; empty for the one of this project in the state directory.
+        path: Of the SQLite file, absolute; empty for the one of this project in the state
+            directory.
         url: Of the Redis server, credentials included.
     """
 
@@ -45,13 +49,26 @@ class OutboxPlace:
         scheme, separator, rest = text.partition(":///")
         # As SQLAlchemy writes it, and so does `MP_ASGI_LEDGER`.
         if scheme == "sqlite" and separator and rest.strip("/"):
-            return cls(OutboxKind.SQLITE, path=rest)
+            return cls(OutboxKind.SQLITE, path=parse_path(rest))
         try:
             parts = urlsplit(text)
-            is_redis = parts.scheme in {"redis", "rediss"} and bool(parts.hostname)
-            is_usable = is_redis and (parts.port is None or parts.port > 0)
+            # redis-py knows schemes in lower case only, and takes a path that is no number for 0.
+            is_redis = text.startswith(("redis://", "rediss://")) and bool(parts.hostname)
+            has_database = re.fullmatch(r"/?[0-9]*", parts.path)
+            is_usable = is_redis and has_database and (parts.port is None or parts.port > 0)
         except ValueError:
             is_usable = False
         if not is_usable:
             raise ValueError(REMEDY)
         return cls(OutboxKind.REDIS, url=text)
+
+
+def parse_outbox(text: str) -> str:
+    """Answer the text with an absolute path, if there is one. Never raises: `find_problems` says
+    what is wrong.
+    """
+    try:
+        path = OutboxPlace.parse(text).path
+    except ValueError:
+        return text
+    return f"sqlite:///{path}" if path else text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LONGEST: Final = 10**9 * 86_400  # beyond what `parse_seconds` reads
 _WORDS: Final = {"1": True, "true": True, "yes": True, "on": True}
 _WORDS_OFF: Final = {"0": False, "false": False, "no": False, "off": False}
 _READY_NAMES: Final = {
@@ -82,7 +83,7 @@ def parse_names(items: Sequence[str]) -> Mapping[str, str]:
 
 def parse_int(text: str) -> int:
     """Read a whole number."""
-    if not re.fullmatch(r"[0-9]{1,9}", text):
+    if not re.fullmatch(r"[0-9]{1,12}", text):
         raise ValueError("Use a whole number.")
     return int(text)
 
@@ -93,6 +94,27 @@ def parse_seconds(text: str) -> float:
     if match is None:
         raise ValueError("Use seconds (5, 0.5) or a number with its unit (30m, 12h, 180d).")
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def render_seconds(seconds: float) -> str:
+    """Write a duration as `parse_seconds` reads it, in the largest unit that is a whole number."""
+    if not abs(seconds) < _LONGEST:  # no number, or none that anybody means
+        return repr(seconds)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size:.0f}{unit}"
+    return f"{seconds:.12g}s"
+
+
+def parse_path(text: str) -> str:
+    """Answer an absolute path, once for all: a daemon may change its working directory later.
+
+    A `~` is the user's home, as in `MP_ASGI_LEDGER`.
+    """
+    try:
+        return str(Path(text).expanduser().absolute()) if text else ""
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"Use an absolute path ({error}).") from error
 
 
 def parse_callable(text: str) -> Callable[..., Any]:

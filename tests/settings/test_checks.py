@@ -327,6 +327,39 @@ def test_what_can_work_is_taken(overrides):
         pytest.param(
             {"outbox": "redis"}, "MP_ASGI_OUTBOX (outbox)", "redis://host:6379/0", id="outbox"
         ),
+        pytest.param(
+            {"outbox": "memory", "durability": "strict"},
+            "MP_ASGI_DURABILITY",
+            "use MP_ASGI_OUTBOX=sqlite, or relaxed",
+            id="strict-in-memory",
+        ),
+        pytest.param(
+            {"metrics_token": "m" * 15, "mount": "/_mp"},
+            "MP_ASGI_METRICS_TOKEN",
+            "at least 16",
+            id="metrics-token-too-short",
+        ),
+        pytest.param(
+            {"metrics_token": "m" * 16},
+            "MP_ASGI_METRICS_TOKEN",
+            "set MP_ASGI_MOUNT, too",
+            id="metrics-nowhere",
+        ),
+        pytest.param(
+            {"flush_on_response": True, "close_timeout": 0},
+            "MP_ASGI_FLUSH_ON_RESPONSE",
+            "MP_ASGI_CLOSE_TIMEOUT, which is 0",
+            id="flushing-for-no-time",
+        ),
+        *[
+            pytest.param(
+                {**LEDGER, "mount": "/_mp", "token": "t" * 32, "metrics_token": value},
+                "MP_ASGI_METRICS_TOKEN",
+                "Use one of its own",
+                id=f"metrics-token-{name}",
+            )
+            for name, value in (("public", "t" * 32), ("key", KEY), ("ledgers-key", "l" * 32))
+        ],
         pytest.param({"policy": "deny"}, "MP_ASGI_POLICY", "callable", id="policy-no-code"),
         pytest.param({"policy": ask}, "MP_ASGI_POLICY", "an async function", id="async-policy"),
         pytest.param(
@@ -455,8 +488,38 @@ def test_both_ends_of_a_range_are_taken(name, value):
 def test_beyond_a_range_is_told(name, value):
     [problem] = problems_of(**{name: value})
 
-    start = f"MP_ASGI_{name.upper()} ({name}) is {value!r}. Use a number from "
-    assert problem.startswith(start)
+    assert problem.startswith(f"MP_ASGI_{name.upper()} ({name}) is ")
+    assert re.search(r"\. Use \d[\d.]*[smhd]? to \d+[smhd]?\.$", problem)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        pytest.param(
+            {"outbox_max_age": "1d"},
+            "MP_ASGI_OUTBOX_MAX_AGE (outbox_max_age) is 1d. It is shorter than "
+            "MP_ASGI_RETRY_BUDGET (3d); use at least as much.",
+            id="shorter-than-another",
+        ),
+        pytest.param(
+            {"outbox_max_age": "10000d"},
+            "MP_ASGI_OUTBOX_MAX_AGE (outbox_max_age) is 10000d. Use 1m to 400d.",
+            id="too-long",
+        ),
+        pytest.param(
+            {"outbox_max_age": 0},
+            "MP_ASGI_OUTBOX_MAX_AGE (outbox_max_age) is 0s. Use 1m to 400d.",
+            id="too-short-is-all",
+        ),
+        pytest.param(
+            {"outbox_max_bytes": 10},
+            "MP_ASGI_OUTBOX_MAX_BYTES (outbox_max_bytes) is 10. Use 1000000 to 100000000000.",
+            id="bytes",
+        ),
+    ],
+)
+def test_numbers_are_told_as_a_variable_has_them(overrides, problem):
+    assert problems_of(**overrides) == (problem,)
 
 
 @pytest.mark.parametrize("host", ["https://shop:hunter2@a", "a?key=hunter2", "shop:hunter2@a b"])
@@ -515,6 +578,17 @@ def test_an_empty_item_is_told_as_such(name):
 
     assert problem.startswith(f"MP_ASGI_{name.upper()} ({name}) is ")
     assert problem.endswith(". An item is empty: take it out, or the comma beside it.")
+
+
+def test_an_outbox_that_is_none_hides_no_other_problem():
+    problems = problems_of(outbox="sqllite", outbox_max_age="1d", metrics_token="short")
+
+    assert [problem.split(" ")[0] for problem in problems] == [
+        "MP_ASGI_OUTBOX",
+        "MP_ASGI_OUTBOX_MAX_AGE",
+        "MP_ASGI_METRICS_TOKEN",
+        "MP_ASGI_METRICS_TOKEN",
+    ]
 
 
 def test_a_value_of_a_wrong_type_hides_no_other_problem():

@@ -6,7 +6,7 @@ from mp_asgi.errors import SettingsError
 from mp_asgi.integrations.starlette import find_user
 from mp_asgi.readers.klaro import Klaro
 from mp_asgi.readers.onetrust import OneTrust
-from mp_asgi.settings import Settings
+from mp_asgi.settings import Settings, variable_names
 from mp_asgi.settings.environment import read_variables
 from mp_asgi.settings.parsing import parse_int
 
@@ -14,7 +14,8 @@ KEY = "k" * 32
 
 
 def read(variables, **overrides):
-    return read_variables(Settings, variables, overrides)
+    reading = read_variables(Settings, variables, overrides)
+    return reading.values, reading.problems
 
 
 @pytest.mark.parametrize(
@@ -113,13 +114,12 @@ def test_every_secret_has_a_file_form(tmp_path, name, field):
     assert read({name: write(tmp_path / "secret", b"s\n")}) == ({field: "s"}, [])
 
 
-def test_a_file_wins_over_its_variable(tmp_path):
-    variables = {
-        "MIXPANEL_TOKEN": "t",
-        "MIXPANEL_TOKEN_FILE": write(tmp_path / "token", b"mounted"),
-    }
+def test_a_file_beside_its_variable_is_told(tmp_path):
+    path = write(tmp_path / "token", b"mounted")
 
-    assert read(variables) == ({"token": "mounted"}, [])
+    problems = problems_of(MIXPANEL_TOKEN="t0ken", MIXPANEL_TOKEN_FILE=path)
+
+    assert problems == ("MIXPANEL_TOKEN and MIXPANEL_TOKEN_FILE are both set. Unset one.",)
 
 
 def test_an_empty_name_of_a_file_is_none():
@@ -152,24 +152,65 @@ def test_a_file_is_told(tmp_path, content):
     assert "s3cret" not in problem
 
 
-@pytest.mark.parametrize(
-    "name", ["MIXPANEL_TOKEN", "MP_ASGI_SECRET_KEYS", "MIXPANEL_SERVICE_ACCOUNT_SECRET"]
-)
-def test_a_secret_whose_file_cannot_be_read_is_not_missing_as_well(name):
-    known = {
-        "MIXPANEL_TOKEN": "t",
-        "MP_ASGI_SECRET_KEYS": KEY,
-        "MIXPANEL_PROJECT_ID": "1",
-        "MIXPANEL_SERVICE_ACCOUNT_USERNAME": "u",
-        "MIXPANEL_SERVICE_ACCOUNT_SECRET": "s",
-    }
-    variables = {key: text for key, text in known.items() if key != name}
+KNOWN = {"MIXPANEL_TOKEN": "t0ken", "MP_ASGI_SECRET_KEYS": KEY}
+SECRETS = [
+    name
+    for item in Settings.__dataclass_fields__.values()
+    if item.metadata["secret"]
+    for name in variable_names(item)
+]
 
+
+def problems_of(**variables):
     with pytest.raises(SettingsError) as caught:
-        Settings.from_env({**variables, f"{name}_FILE": "/no/such/file"})
+        Settings.from_env({**KNOWN, **variables})
+    return caught.value.problems
 
-    [problem] = caught.value.problems
+
+COMPLETE = {
+    **KNOWN,
+    "MIXPANEL_PROJECT_ID": "1",
+    "MIXPANEL_SERVICE_ACCOUNT_USERNAME": "u",
+    "MIXPANEL_SERVICE_ACCOUNT_SECRET": "s",
+    "MP_ASGI_LEDGER": "sqlite:///consent.db",
+    "MP_ASGI_LEDGER_KEYS": "l" * 32,
+    "MP_ASGI_MOUNT": "/_mp",
+    "MP_ASGI_METRICS_TOKEN": "m" * 32,
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_nothing_else_is_said_of_a_file_that_cannot_be_read(name):
+    preferred = name.replace("PROJECT_TOKEN", "TOKEN")
+    hidden = dict.fromkeys((name, preferred), "")
+
+    [problem] = problems_of(**{**COMPLETE, **hidden, f"{name}_FILE": "/no/such/file"})
+
     assert problem.startswith(f"{name}_FILE cannot be read (")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rest"),
+    [
+        pytest.param("MP_ASGI_OUTBOX_FILE", b"sqllite", " (outbox) is not usable. ", id="value"),
+        pytest.param("MP_ASGI_SECRET_KEYS_FILE", b"s3cret", ": key 1 of 1 has ", id="key"),
+        pytest.param("MIXPANEL_PROJECT_TOKEN_FILE", b"a@b", " (token) is not usable", id="alias"),
+    ],
+)
+def test_a_wrong_value_is_a_problem_of_what_was_read(tmp_path, name, content, rest):
+    hidden = {"MIXPANEL_TOKEN": ""} if "TOKEN" in name else {}
+    hidden |= {"MP_ASGI_SECRET_KEYS": ""} if "KEYS" in name else {}
+
+    [problem] = problems_of(**hidden, **{name: write(tmp_path / "secret", content)})
+
+    assert problem.startswith(name + rest)
+
+
+@pytest.mark.parametrize("name", ["MP_ASGI_REDIS_URL", "MP_ASGI_REDIS"])
+def test_redis_is_an_outbox(name):
+    assert problems_of(**{name: "redis://x"}) == (
+        f"{name} is no setting. Did you mean MP_ASGI_OUTBOX?",
+    )
 
 
 @pytest.mark.parametrize(
@@ -258,6 +299,7 @@ def test_overrides_win_and_spare_the_variable():
     ("name", "expected"),
     [
         ("batchsize", "batchsize is no setting. Did you mean batch_size?"),
+        ("redis_url", "redis_url is no setting. Did you mean outbox?"),
         ("zzzzzzzz", "zzzzzzzz is no setting. Remove it."),
     ],
 )
@@ -291,7 +333,7 @@ class PinSettings:
 
 
 def test_no_problem_quotes_a_secret():
-    values, [problem] = read_variables(PinSettings, {"MP_ASGI_PIN": "s3cret"}, {})
+    reading = read_variables(PinSettings, {"MP_ASGI_PIN": "s3cret"}, {})
 
-    assert values == {}
-    assert problem == "MP_ASGI_PIN is a value that is not shown. Use a whole number."
+    assert reading.values == {}
+    assert reading.problems == ["MP_ASGI_PIN is a value that is not shown. Use a whole number."]

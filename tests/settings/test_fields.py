@@ -1,5 +1,7 @@
 import dataclasses
 import math
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -286,6 +288,25 @@ def test_text_in_code_that_cannot_be_read_is_told_once(name, value, remedy):
 
     [problem] = caught.value.problems
     assert problem.startswith(f"MP_ASGI_{name.upper()} ({name}) is {value!r}. {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        pytest.param("state_directory", Path("/var/lib/shop"), "/var/lib/shop", id="path"),
+        pytest.param("login_max_age", timedelta(hours=12), 43_200.0, id="duration"),
+        pytest.param("close_timeout", timedelta(milliseconds=500), 0.5, id="fraction"),
+    ],
+)
+def test_pleasant_types_are_kept_as_plain_ones(name, value, kept):
+    assert getattr(from_env_with(**{name: value}), name) == kept
+
+
+def test_a_file_in_an_apps_configuration_wins_over_the_environment(environ, tmp_path):
+    path = tmp_path / "token"
+    path.write_text("mine")
+
+    assert Settings.from_config({"MIXPANEL_TOKEN_FILE": str(path)}).token == "mine"
 
 
 def from_env_with(**overrides):

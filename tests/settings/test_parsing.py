@@ -14,7 +14,9 @@ from mp_asgi.settings.parsing import (
     parse_list,
     parse_names,
     parse_notice,
+    parse_path,
     parse_seconds,
+    render_seconds,
 )
 
 
@@ -88,14 +90,14 @@ def test_a_file_without_texts_is_told(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("0", 0), ("2000", 2000), ("007", 7), ("999999999", 999_999_999)]
+    ("text", "expected"), [("0", 0), ("2000", 2000), ("007", 7), ("9" * 12, 999_999_999_999)]
 )
 def test_a_whole_number_is_read(text, expected):
     assert parse_int(text) == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5k", "-1", "+1", "1.0", "1_000", " 1", "1e3", "1000000000", "٣", "9" * 5_000]
+    "text", ["", "5k", "-1", "+1", "1.0", "1_000", " 1", "1e3", "1" * 13, "٣", "9" * 5_000]
 )
 def test_anything_else_is_no_whole_number(text):
     with pytest.raises(ValueError, match=r"Use a whole number\."):
@@ -290,3 +292,49 @@ def test_two_endpoints_never_share_a_name(items):
 def test_an_endpoint_is_named_once():
     with pytest.raises(ValueError, match=r"track is named twice\. Name it once\."):
         parse_names(["track=t", "engage=e", "track=t"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.01, "0.01s"),
+        (2.5, "2.5s"),
+        (90, "90s"),
+        (120.0, "2m"),
+        (43_200.0, "12h"),
+        (15_552_000.0, "180d"),
+        (864_000_000.0, "10000d"),
+        (86_399_999_913_600.0, "999999999d"),
+    ],
+)
+def test_a_duration_is_written_as_it_is_read(seconds, text):
+    assert render_seconds(seconds) == text
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 10**400, -(10**400)])
+def test_a_number_that_is_no_duration_is_written_as_it_is(number):
+    assert render_seconds(number) == repr(number)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", "", id="none"),
+        pytest.param("/var/lib/shop", "/var/lib/shop", id="absolute"),
+        pytest.param("state", "HERE/state", id="relative"),
+        pytest.param("~/state", "/home/ada/state", id="home"),
+        pytest.param("~", "/home/ada", id="home-itself"),
+    ],
+)
+def test_a_path_is_absolute(monkeypatch, tmp_path, text, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    assert parse_path(text) == expected.replace("HERE", str(tmp_path))
+
+
+def test_a_home_that_nobody_has_is_told():
+    with pytest.raises(ValueError, match="Use an absolute path"):
+        parse_path("~nobody-has-this-name/state")

@@ -1,7 +1,8 @@
 """What users write, checked by mypy and pyright and never run."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
 from fastapi import FastAPI
@@ -29,6 +30,7 @@ from mp_asgi import (
     get_tracker,
     tracker_from_token,
 )
+from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.jobs import JobTracker
 
 if TYPE_CHECKING:
@@ -71,10 +73,25 @@ asgi = MixpanelMiddleware(asgi_app, analytics=analytics)
 asgi = MixpanelMiddleware(asgi, token="t", consent="opt-in")
 wsgi: "WSGIApplication" = MixpanelWSGIMiddleware(wsgi_app)
 wsgi = MixpanelWSGIMiddleware(wsgi, settings=settings)
+wsgi = MixpanelWSGIMiddleware(wsgi, durability="strict", state_directory=Path("/var/lib/shop"))
+asgi = MixpanelMiddleware(asgi, outbox="memory", identify_from="starlette")
+asgi = MixpanelMiddleware(asgi, login_max_age="12h", outbox_max_age=timedelta(days=9))
+asgi = MixpanelMiddleware(asgi, identify_from=lambda scope: scope["session"].get("user"))
+MixpanelMiddleware(asgi_app, durability="strikt")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+MixpanelMiddleware(asgi_app, tokn="t")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+MixpanelWSGIMiddleware(wsgi_app, batch_size="5k")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+MixpanelWSGIMiddleware(wsgi_app, tokn="t")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+Analytics(outbox="memory", token="t", secret_keys=["k" * 32])
+Analytics(settings, outbox=lambda: MemoryOutbox(settings))
+Analytics(outbox=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Analytics(tokn="t")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Settings.from_env(tokn="t")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 Starlette(middleware=[Middleware(MixpanelMiddleware)])
 Starlette(middleware=[Middleware(MixpanelMiddleware, settings=settings)])
 Starlette(middleware=[Middleware(MixpanelMiddleware, analytics=analytics)])
+Starlette(middleware=[Middleware(MixpanelMiddleware, outbox="memory")])
 Starlette().add_middleware(MixpanelMiddleware, token="t", secret_keys=["k" * 32])
 
 fastapi = FastAPI()
