@@ -84,7 +84,8 @@ class Consumer:
     def send(
         self, endpoint: str, json_message: str, api_key: object = None, api_secret: object = None
     ) -> None:
-        """Take a message, as the official client makes it. Its `time` and `$insert_id` stay.
+        """Take a message, as the official client makes it. Its `time` and `$insert_id` stay; what
+        is older than `outbox_max_age` is dropped (`too_old`): `mp-asgi backfill` takes it.
 
         Args:
             endpoint: `events`, `people`, `groups` or `imports`.

@@ -19,11 +19,11 @@ from typing import Any, Final
 from .adoption import Adopted
 from .buffer import Buffer
 from .case import Case
-from .consent.policy import DISABLED, AppAnswer, Decision, Kind, Reason, State
+from .consent.policy import DISABLED, AppAnswer, Decision, Default, Kind, Reason, State
 from .context import RequestContext
 from .core import Core, Handover
-from .errors import InvalidEvent
 from .events import UNTOLD, Asked
+from .grounds import read_granted_at
 from .head import RequestHead
 from .identity import (
     ANONYMOUS,
@@ -47,7 +47,7 @@ from .properties import Properties, freeze
 from .readers import Said
 from .response import CookiePlan, Headers
 from .visit import Write, find_adopted, read_visitor, recall_stop, recognise
-from .wire import MAX_PROPERTIES, Item, What, check_name
+from .wire import Item, What, check_name, freeze_event
 
 # Looking a member up costs more than reading a global.
 _EVENT: Final = What.EVENT
@@ -243,28 +243,17 @@ class Exchange:
 
     def granted_at(self) -> float | None:
         """Answer when the visitor agreed, in seconds since the epoch; None if nobody can tell."""
-        own = self._jar.own.choice
         hearing = None if self._case is None else self._case.hearing
-        match self.decision.reason:
-            case Reason.COOKIE_GRANTED if own is not None:
-                return own.at
-            case Reason.MANAGER_GRANTED:
-                return self._managers_granted_at()
-            case Reason.APP_GRANTED if hearing is not None:
-                return hearing.signals.app.at
-            case Reason.ACCOUNT_GRANTED if hearing is not None:
-                return hearing.signals.account.at
-            case Reason.GRANTED_NOW:
-                return self._core.clock()
-            case _:
-                return None
+        signals = self._jar.signals(Default.OPT_IN) if hearing is None else hearing.signals
+        return read_granted_at(self.decision.reason, signals)
 
-    def _managers_granted_at(self) -> float | None:
-        """Answer when a manager was told yes; if it does not tell, when we first heard so."""
-        own, managers = self._jar.own.choice, self._jar.managers
-        if managers.at is not None or own is None or not own.is_granted:
-            return managers.at
-        return own.at if {*managers.names}.issubset(own.mirrored) else None
+    def not_granted_until(self) -> float:
+        """Answer until when the visitor had certainly not agreed, by what our cookie still says
+        of them, in seconds since the epoch; 0 if it holds no denial.
+        """
+        own = self._jar.own.choice
+        # Its time is cut to the second it was made in.
+        return 0.0 if own is None or own.is_granted else own.at + 1.0
 
     # --- what the app does --------------------------------------------------------------------
 
@@ -282,7 +271,7 @@ class Exchange:
             check_name(name, core.known_names)
         if self._registered is not None:
             properties = {**self._registered, **(properties or {})}
-        frozen = _freeze(properties) if properties else {}
+        frozen = freeze_event(properties) if properties else {}
         insert_id = core.random_bytes(16).hex()
         visitor = self._visitor or self._who()
         self._buffer.items.append(
@@ -321,7 +310,7 @@ class Exchange:
             self._core.sink.count("refused", 1, Reason.COOKIELESS.value)
             return False
         check_name(name, self._core.known_names)
-        frozen = _freeze(properties)
+        frozen = freeze_event(properties)
         with self._core.lock:
             insert_id = insert_id or self._core.random_bytes(16).hex()
             epoch, visitor = self._buffer.epoch, self._who()
@@ -828,10 +817,3 @@ class Exchange:
         self._buffer.name(self._who())
         if isinstance(user, str) and case.has_acted:
             case.file_grant(user)
-
-
-def _freeze(properties: Mapping[str, Any]) -> Properties:
-    if len(properties) > MAX_PROPERTIES:
-        message = f"An event has at most {MAX_PROPERTIES} properties."
-        raise InvalidEvent("too_many_properties", message)
-    return freeze(properties)

@@ -56,7 +56,9 @@ class Grounds:
         self._head = head
         self._decision = decision
         self._signals = signals
-        self._at = at if signals.act is not None else _read_time(decision, signals, at)
+        granted_at = read_granted_at(decision.reason, signals) if signals.act is None else None
+        # A denial, and a grant of which nobody can tell, count from now.
+        self._at = at if granted_at is None else min(granted_at, at)
         self._notice = asked.notice
         act = signals.act
         self._source = _read_source(decision, signals.own) if act is None else _read_act(act, asked)
@@ -98,15 +100,30 @@ class Grounds:
         )
 
 
-def _read_time(decision: Decision, signals: Signals, now: float) -> float:
-    """Answer when a grant that was made elsewhere was made; a denial counts from now."""
-    own = signals.own.choice
-    told = {
-        Reason.COOKIE_GRANTED: float(own.at) if own is not None else None,
-        Reason.MANAGER_GRANTED: signals.managers.at,
-        Reason.APP_GRANTED: signals.app.at,
-    }.get(decision.reason)
-    return now if told is None else min(told, now)
+def read_granted_at(reason: Reason, signals: Signals) -> float | None:
+    """Answer when the visitor agreed, in seconds since the epoch; None if nobody can tell."""
+    act, own = signals.act, signals.own.choice
+    match reason:
+        case Reason.GRANTED_NOW if act is not None:
+            return act.at
+        case Reason.COOKIE_GRANTED if own is not None:
+            return own.at
+        case Reason.MANAGER_GRANTED:
+            return _read_managers_time(signals)
+        case Reason.APP_GRANTED:
+            return signals.app.at
+        case Reason.ACCOUNT_GRANTED:
+            return signals.account.at
+        case _:
+            return None
+
+
+def _read_managers_time(signals: Signals) -> float | None:
+    """Answer when a manager was told yes; if it does not tell, when we first heard so."""
+    own, managers = signals.own.choice, signals.managers
+    if managers.at is not None or own is None or not own.is_granted:
+        return managers.at
+    return own.at if {*managers.names}.issubset(own.mirrored) else None
 
 
 def _read_act(act: Choice, asked: Asked) -> str:

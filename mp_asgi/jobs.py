@@ -24,7 +24,7 @@ from .mandate import (
 from .profiles import Group, People, read_groups
 from .properties import Properties, freeze
 from .tokens import read_token
-from .wire import MAX_PROPERTIES, Item, What, check_name
+from .wire import Item, What, check_name, freeze_event
 
 if TYPE_CHECKING:
     from .analytics import Analytics
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # What a deployment, not a visitor, does wrong.
 _WARNINGS: Final = {
     "token_invalid": "has every process the same MP_ASGI_SECRET_KEYS and MIXPANEL_TOKEN?",
-    "token_expired": "it ran after the token's max_age or the grant's end, or MP_ASGI_CONSENT_"
-    "VERSION has changed since",
+    "token_expired": "it ran after the token's max_age, the grant's end or MP_ASGI_OUTBOX_MAX_AGE, "
+    "or MP_ASGI_CONSENT_VERSION has changed since",
 }
 
 NOBODY: Final = Visitor("", 0)
@@ -228,11 +228,7 @@ class Job:
             InvalidEvent: The event cannot be sent.
         """
         check_name(name, self._core.known_names)
-        frozen = freeze(properties)
-        if len(frozen) > MAX_PROPERTIES:
-            raise InvalidEvent(
-                "too_many_properties", f"An event has at most {MAX_PROPERTIES} properties."
-            )
+        frozen = freeze_event(properties)
         insert_id = insert_id or self._core.random_bytes(16).hex()
         return self._send((what, name, insert_id, at, self.visitor, frozen, None, 0))
 

@@ -36,7 +36,8 @@ class Mandate(NamedTuple):
 
     Attributes:
         decision: Granted or not.
-        at: Seconds since the epoch: what is withdrawn after it, ends it for good.
+        at: Seconds since the epoch: what is withdrawn after it, ends it for good. It ends by
+            itself as soon as the outbox may have forgotten that.
         agreed_at: When the person agreed, as far as that is told; 0 if it is not.
         until: Seconds since the epoch; after that it does not count.
         why_not: The counter's label where it never counts.
@@ -52,7 +53,9 @@ class Mandate(NamedTuple):
         """Answer the label of what forbids to track now; empty if nothing does. Under the lock."""
         if self.why_not:
             return self.why_not
-        if core.clock() > self.until:
+        # What it tracks counts as old as it is. Of that age stop marks are deleted: it would meet
+        # none.
+        if core.clock() > min(self.until, self.at + core.settings.outbox_max_age):
             return "token_expired"
         keys = _keys_of(core, visitor)
         is_over = self._is_withdrawn(core, visitor, keys) or not self._is_allowed(core, keys)

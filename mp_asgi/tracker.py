@@ -172,7 +172,7 @@ class Tracker:
 
         Args:
             max_age: Seconds that it counts, or text with a unit (`"30m"`); less if the grant ends
-                before.
+                before, and at most `outbox_max_age`.
 
         Returns:
             Text for a job's arguments; empty without a grant, and where visitors are only counted.

@@ -124,6 +124,18 @@ def check_name(name: object, known_names: set[str]) -> None:
         known_names.add(name)
 
 
+def freeze_event(properties: Mapping[str, Any]) -> Properties:
+    """Copy an event's properties.
+
+    Raises:
+        InvalidEvent: `too_many_properties`, or as `freeze` does.
+    """
+    if len(properties) > MAX_PROPERTIES:
+        text = f"An event has at most {MAX_PROPERTIES} properties."
+        raise InvalidEvent("too_many_properties", text)
+    return freeze(properties)
+
+
 class KeyMaker:
     """Hash IDs into the keys that `forget` finds waiting entries by.
 

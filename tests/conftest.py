@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from tests.probes import Project, open_project
+from tests.support import NOW
 
 # With the default of 200 ms a correct property failed on a busy machine; so did one whose values
 # took too long to make.
@@ -44,6 +45,12 @@ def clean_environ(monkeypatch, state_home):
         if name.startswith(("MIXPANEL_", "MP_ASGI_", "STATE_DIRECTORY")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(state_home / uuid.uuid4().hex))
+
+
+@pytest.fixture
+def clients_clock(monkeypatch):
+    """Let Mixpanel's own client live in the year of the tests' clocks."""
+    monkeypatch.setattr("mixpanel.Mixpanel._now", lambda _: NOW)
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from mp_asgi import (
     Tracker,
     get_tracker,
 )
+from mp_asgi.delivery.outbox.base import Backlog
+from mp_asgi.delivery.outbox.memory import MemoryOutbox
 from mp_asgi.delivery.transport import Reply, Transport
 from mp_asgi.dev import Fault, StandIn, run_in_thread
 from mp_asgi.dev.clusters import Cluster
@@ -38,7 +40,7 @@ from mp_asgi.events import Endpoint
 from tests.support import TIMEOUT, FakeClock, make_settings
 
 TURN = "test.turn"
-DELIVERERS = frozenset({"mp-asgi-storer", "mp-asgi-sender"})
+SENDER = "mp-asgi-sender"
 HOST = "shop.example"
 NAVIGATION = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"))
 GPC = (("sec-gpc", "1"),)
@@ -567,18 +569,25 @@ class Browser:
 
 
 class WorldClock(FakeClock):
-    """For the threads that deliver, no time passes: nothing leaves before a flush asks for it.
+    """For the thread that sends, no time passes: nothing that waits becomes too old.
 
-    Without that, a sender that looked at the clock before it moved takes what was put after for
-    something from the past, and sends it at once.
+    Attributes:
+        began: What that thread reads.
+        rests: Called before the clock moves: what was submitted is stored in its own time.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.began = self.now
+        self.rests: list[Callable[[], None]] = []
 
     def __call__(self) -> float:
-        return self.began if threading.current_thread().name in DELIVERERS else self.now
+        return self.began if threading.current_thread().name == SENDER else self.now
+
+    def advance(self, seconds: float) -> None:
+        for rest in self.rests:
+            rest()
+        super().advance(seconds)
 
 
 class RushingClock(WorldClock):
@@ -589,10 +598,26 @@ class RushingClock(WorldClock):
         self.rushed = 0.0
 
     def __call__(self) -> float:
-        if threading.current_thread().name != "mp-asgi-sender":
+        if threading.current_thread().name != SENDER:
             return super().__call__()
         self.rushed += 60.0  # as long as any pause, and not too long for a lease
         return self.now + self.rushed
+
+
+class PatientOutbox(MemoryOutbox):
+    """Let nothing leave before a flush asks for it, wherever the clock jumps.
+
+    Args:
+        settings: As for any.
+        is_asked: Whether somebody flushes.
+    """
+
+    def __init__(self, settings: Settings, is_asked: Callable[[], bool]) -> None:
+        super().__init__(settings)
+        self._is_asked = is_asked
+
+    def backlog(self, endpoint: Endpoint, now: float) -> Backlog:
+        return super().backlog(endpoint, now) if self._is_asked() else Backlog(0, 0, now)
 
 
 # --- the world --------------------------------------------------------------------------------
@@ -640,9 +665,15 @@ class World:
         if not url:
             transport = lambda: DirectTransport(self.standin)  # noqa: E731
         self.analytics = Analytics(
-            self.settings, clock=self.clock, random_bytes=self.random, transport=transport
+            self.settings,
+            outbox=lambda: PatientOutbox(self.settings, self._is_flushing),
+            clock=self.clock,
+            random_bytes=self.random,
+            transport=transport,
         )
         self.door = open_door(kind, self.analytics)
+        if isinstance(self.clock, WorldClock):
+            self.clock.rests.append(self._wait_until_stored)
 
     def __enter__(self) -> Self:
         return self
@@ -658,11 +689,20 @@ class World:
     ) -> Answer:
         return self.door.serve(request, Turn(self, script, {} if session is None else session))
 
+    def _is_flushing(self) -> bool:
+        return self.analytics._worker._home.flushes > 0
+
     def flush(self) -> None:
         """Deliver what waits, once the outbox knows of everything that was submitted.
 
         A denial that is still on its way when a flush begins may come too late.
         """
+        self._wait_until_stored()
+        assert self.analytics.flush(TIMEOUT)
+        # The last delivery may be counted a moment after the flush that waited for it.
+        wait_until(lambda: account_for(self.analytics.stats()) == 0)
+
+    def _wait_until_stored(self) -> None:
         intake = self.analytics._worker._home.intake
 
         def is_stored() -> bool:
@@ -670,9 +710,6 @@ class World:
                 return not intake.items
 
         wait_until(is_stored)
-        assert self.analytics.flush(TIMEOUT)
-        # The last delivery may be counted a moment after the flush that waited for it.
-        wait_until(lambda: account_for(self.analytics.stats()) == 0)
 
     def rows(self) -> list[Row]:
         """Answer who did what, as it arrived; nothing may be refused, doubled or not joined."""

@@ -30,6 +30,8 @@ from tests.doors import (
 )
 from tests.support import NOW, TIMEOUT, RecordingTransport, make_act, make_settings
 
+pytestmark = pytest.mark.usefixtures("clients_clock")
+
 COOKIELESS = {"policy": lambda head: "cookieless", "cookieless": "daily"}
 
 
@@ -576,6 +578,13 @@ def test_an_import_is_an_event_of_its_time(world):
     world.flush()
     times = [event["properties"]["time"] / 1000 for event in world.standin.events]
     assert times == [NOW - 86_400 * 30, NOW - 60, NOW]
+
+
+def test_an_import_of_before_all_that_is_known_of_withdrawals_is_dropped(world):
+    client_of(world, True).import_data(None, "U1", "Paid", NOW - 86_400 * 30 - 1)
+
+    assert world.rows() == []
+    assert world.stats().dropped == {"too_old": 1}
 
 
 def test_what_happened_before_a_withdrawal_is_not_imported_after_it(world):

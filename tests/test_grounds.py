@@ -216,6 +216,28 @@ def test_a_remembered_grant_is_filed_under_whoever_was_told(source, expected):
 
 
 @pytest.mark.parametrize(
+    ("source", "is_granted", "expected"),
+    [
+        pytest.param("mirror:cookie-choice", True, NOW - 100, id="as-we-first-heard"),
+        pytest.param("mirror:cookie-choice", False, NOW, id="it-said-no-before"),
+        pytest.param("mirror:osano", True, NOW, id="another-manager-said-so-before"),
+    ],
+)
+def test_what_a_manager_without_times_was_told_counts_from_when_we_first_heard_of_it(
+    source, is_granted, expected
+):
+    managers = read_managers(
+        [CookieEquals("choice", granted={"yes"}, denied={"no"})], [("choice", b"yes")]
+    )
+    granted = Decision(State.GRANTED, Reason.MANAGER_GRANTED, "cmp:cookie-choice", Kind.EXPLICIT)
+    own = Choice(is_granted, "", int(NOW) - 100, 1, source)
+
+    [act] = make_grounds(granted, own=own, managers=managers).of_devices([b"device"])
+
+    assert act.at == expected
+
+
+@pytest.mark.parametrize(
     ("reason", "own_at", "expected"),
     [
         pytest.param(Reason.COOKIE_GRANTED, NOW - 100, NOW - 100, id="our-cookie-tells-when"),

@@ -458,6 +458,32 @@ def test_a_tracker_from_a_token_ends_with_it(world):
     assert job.track("Mailed") is None
 
 
+@pytest.mark.parametrize(
+    ("seconds", "refused"),
+    [
+        pytest.param(3_600.0, {}, id="while-its-stop-mark-is-kept"),
+        pytest.param(3_600.1, {"token_expired": 1}, id="once-that-may-be-gone"),
+    ],
+)
+def test_no_token_outlives_the_stop_mark_of_a_withdrawal(seconds, refused):
+    with World("asgi", outbox_max_age=3_600, retry_budget=600) as world:
+        [token] = world.browser().visit(grant(), take_token(max_age="60d")).notes
+
+        assert expire(world, token, seconds) == refused
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_sent"), [(3_600.0, True), (3_600.1, False)], ids=["in-time", "too-late"]
+)
+def test_a_tracker_does_not_outlive_the_stop_mark_of_a_withdrawal(seconds, is_sent):
+    desk = Desk(outbox_max_age=3_600, retry_budget=600)
+    job = desk.visitor(user_id="U1", consent=True)
+    desk.clock.advance(seconds)
+
+    assert bool(job.track("Paid")) is is_sent
+    assert desk.refused() == ({} if is_sent else {"token_expired": 1})
+
+
 @pytest.mark.parametrize("version", ["2", f"1@{datetime.fromtimestamp(NOW + 1, UTC).isoformat()}"])
 def test_a_token_for_an_older_notice_is_refused(version):
     with (

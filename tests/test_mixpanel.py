@@ -11,6 +11,8 @@ from mp_asgi import Consumer
 from mp_asgi.mixpanel import Mixpanel
 from tests.doors import Row, World, call, grant
 
+pytestmark = pytest.mark.usefixtures("clients_clock")
+
 
 def test_it_is_made_as_the_official_one():
     assert inspect.signature(Mixpanel) == inspect.signature(mixpanel.Mixpanel)

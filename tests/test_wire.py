@@ -25,6 +25,7 @@ from mp_asgi.wire import (
     Renderer,
     What,
     check_name,
+    freeze_event,
 )
 from tests.support import NOW
 
@@ -768,6 +769,18 @@ def test_only_so_many_names_are_remembered():
     check_name("Seen", known)
 
     assert "Seen" not in known
+
+
+# --- properties -----------------------------------------------------------------------------------
+
+
+def test_an_event_has_so_many_properties_and_no_more():
+    properties = dict.fromkeys(map(str, range(MAX_PROPERTIES)), 1)
+
+    assert freeze_event(properties) == properties
+    with pytest.raises(InvalidEvent) as refused:
+        freeze_event(properties | {"more": 1})
+    assert refused.value.reason == "too_many_properties"
 
 
 # --- items that cannot be sent --------------------------------------------------------------------

@@ -55,7 +55,10 @@ class Intake:
         self._now = core.clock()
         self._behind = _read_behind(self._now, sent_at)
         granted_at = exchange.granted_at()
-        self._since = self._now - MAX_UNDATED_SECONDS if granted_at is None else granted_at
+        if granted_at is None:
+            # What was before a denial that our cookie still holds was not agreed to either.
+            granted_at = max(self._now - MAX_UNDATED_SECONDS, exchange.not_granted_until())
+        self._since = granted_at
         self.refused = ""
 
     def take_events(self, messages: Sequence[Any]) -> int:

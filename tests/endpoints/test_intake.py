@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from mp_asgi import StoredConsent
+from mp_asgi import CookieEquals, StoredConsent
+from mp_asgi.consent.choice import Choice
 from mp_asgi.endpoints.intake import (
     MAX_BEHIND_SECONDS,
     MAX_LATENCY_SECONDS,
@@ -200,6 +201,29 @@ def test_an_event_may_be_old_where_the_grant_is_older():
 )
 def test_where_nobody_knows_when_the_visitor_agreed_only_what_is_new_is_taken(page, time, is_taken):
     page = page()
+
+    page.post("track", event(time=time))
+
+    assert page.names == ["Seen"] * is_taken
+    assert refusals(page) == ({} if is_taken else {"before_grant": 1})
+
+
+@pytest.mark.parametrize(
+    ("time", "is_taken"),
+    [
+        pytest.param(NOW - 60, False, id="before-the-denial"),
+        pytest.param(NOW - 59.5, False, id="in-the-second-of-the-denial"),
+        pytest.param(NOW - 59, True, id="after-it"),
+    ],
+)
+def test_what_a_page_kept_from_before_a_denial_is_refused_under_a_grant_without_a_time(
+    time, is_taken
+):
+    page = Page(consent_readers=(CookieEquals("choice", granted={"yes"}, denied={"no"}),))
+    denial = Choice(False, "", int(NOW) - 60, 1, "mirror:cookie-choice")
+    token = page.core.consent_signer.sign(denial.render())
+    page.headers.append((b"cookie", b"choice=yes; __Host-mp_consent=" + token))
+    page.open()
 
     page.post("track", event(time=time))
 
