@@ -12,13 +12,15 @@ configured and with none.
 
 import argparse
 import gc
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from . import callgrind
 from .readers import LINES, PRESENT, make_reader_variants
-from .variants import Variant, make_requests, make_variants
+from .variants import Variant, make_analytics, make_requests, make_variants
 
 ROUNDS = 400
 READER_ROUNDS = 200
@@ -198,22 +200,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no callgrind")
     parser.add_argument("--no-callgrind", action="store_true", help="leave the instructions out")
     options = parser.parse_args(arguments)
-    asgi, wsgi, close = make_variants()
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    with (
+        tempfile.TemporaryDirectory(prefix="mp-asgi-bench-") as directory,
+        closing(make_analytics(directory=directory)) as delivering,
+    ):
+        _print_times(*make_variants(delivering), is_quick=options.quick)
+    if not (options.quick or options.no_callgrind):
+        print()
+        callgrind.print_table()
+
+
+def _print_times(asgi: Sequence[Variant], wsgi: Sequence[Variant], *, is_quick: bool) -> None:
+    rounds = QUICK_ROUNDS if is_quick else ROUNDS
     best = measure_doors(asgi, wsgi, rounds)
     print(f"CPU time of the request path, least of {rounds} rounds of {ROUND_REQUESTS} requests\n")
     print_table(*map(added, best))
-    rounds = QUICK_READER_ROUNDS if options.quick else READER_ROUNDS
+    rounds = QUICK_READER_ROUNDS if is_quick else READER_ROUNDS
     best = measure_doors(*make_reader_variants(), rounds)
     print(f"\nReading consent managers, least of {rounds} rounds\n")
     print_readers(*map(added_by_readers, best))
     print("\nCyclic garbage (the target is none):")
-    number = GARBAGE_REQUESTS // (10 if options.quick else 1)
+    number = GARBAGE_REQUESTS // (10 if is_quick else 1)
     print_garbage({"ASGI": asgi, "WSGI": wsgi}, number)
-    close()
-    if not (options.quick or options.no_callgrind):
-        print()
-        callgrind.print_table()
 
 
 if __name__ == "__main__":

@@ -95,14 +95,21 @@ def make_analytics(
     readers: Sequence[str] = (),
     clock: Callable[[], float] = time.time,
     *,
-    has_worker: bool = False,
+    directory: str = "",
 ) -> Analytics:
-    """Answer an assembly; unless told, its worker is the stub above."""
+    """Answer an assembly that delivers from a directory; without one its worker is the stub above,
+    and nothing is kept anywhere.
+    """
     settings = Settings(
-        token=TOKEN, secret_keys=[SECRET_KEY], flush_interval=0.05, consent_readers=readers
+        token=TOKEN,
+        secret_keys=[SECRET_KEY],
+        flush_interval=0.05,
+        consent_readers=readers,
+        outbox="sqlite" if directory else "memory",
+        state_directory=directory,
     )
     analytics = Analytics(settings, transport=Accepting, clock=clock)
-    if not has_worker:
+    if not directory:
         analytics._worker = Submissions()  # type: ignore[assignment]
     return analytics
 
@@ -206,7 +213,7 @@ def asgi_variant(
     return Variant(name, _asgi_server(app), lambda: make_scope(cookies()), **more)
 
 
-def asgi_variants(analytics: Analytics, delivering: Analytics) -> list[Variant]:
+def asgi_variants(analytics: Analytics) -> list[Variant]:
     """Answer the lines of the ASGI table, the baseline first."""
     jar = CookieJar(analytics)
 
@@ -226,7 +233,6 @@ def asgi_variants(analytics: Analytics, delivering: Analytics) -> list[Variant]:
         asgi_variant("event, stranger", analytics, 1, jar.stranger),
         asgi_variant("11 events, seen", analytics, 11, jar.seen),
         asgi_variant("mint", analytics, 1, jar.consented),
-        asgi_variant("real submit", delivering, 1, jar.seen, settle=delivering.flush),
     ]
 
 
@@ -326,7 +332,7 @@ def wsgi_variant(
     return Variant(name, _wsgi_server(app), lambda: make_environ(cookies()), **more)
 
 
-def wsgi_variants(analytics: Analytics, delivering: Analytics) -> list[Variant]:
+def wsgi_variants(analytics: Analytics) -> list[Variant]:
     """Answer the same lines for WSGI; there is no SessionMiddleware."""
     jar = CookieJar(analytics)
     noop = _wsgi_server(NoopWSGI(_plain_wsgi_app))
@@ -338,7 +344,6 @@ def wsgi_variants(analytics: Analytics, delivering: Analytics) -> list[Variant]:
         wsgi_variant("event, stranger", analytics, 1, jar.stranger),
         wsgi_variant("11 events, seen", analytics, 11, jar.seen),
         wsgi_variant("mint", analytics, 1, jar.consented),
-        wsgi_variant("real submit", delivering, 1, jar.seen, settle=delivering.flush),
     ]
 
 
@@ -371,14 +376,15 @@ def _wsgi_server(app: Any) -> Serve:
     return serve
 
 
-def make_variants() -> tuple[list[Variant], list[Variant], Callable[[], object]]:
-    """Answer the lines of both doors, and what closes the delivery behind them."""
-    analytics, delivering = make_analytics(), make_analytics(has_worker=True)
-    return (
-        asgi_variants(analytics, delivering),
-        wsgi_variants(analytics, delivering),
-        delivering.close,
-    )
+def make_variants(delivering: Analytics | None = None) -> tuple[list[Variant], list[Variant]]:
+    """Answer the lines of both doors; "real submit" only with what delivers."""
+    analytics = make_analytics()
+    asgi, wsgi = asgi_variants(analytics), wsgi_variants(analytics)
+    if delivering is not None:
+        name, cookies, settle = "real submit", CookieJar(analytics).seen, delivering.flush
+        asgi.append(asgi_variant(name, delivering, 1, cookies, settle=settle))
+        wsgi.append(wsgi_variant(name, delivering, 1, cookies, settle=settle))
+    return asgi, wsgi
 
 
 def make_requests(variant: Variant, number: int) -> Iterator[Any]:

@@ -3,9 +3,12 @@
 The apps of the other frameworks are run with those of every page.
 """
 
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -124,3 +127,21 @@ def test_djangos_template_hands_the_page_its_id() -> None:
         r'<script id="mp-ids" type="application/json">\{.*"\$device_id": "[^"]+".*\}</script>',
         shown,
     )
+
+
+def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
+    (tmp_path / "test_shop.py").write_text(find("def test_an_order_is_tracked").code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+
+    # Where no configuration of this project is found; the checkout may not be installed there.
+    path = os.pathsep.join(sys.path)
+    ran = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ran.returncode, "1 passed" in ran.stdout) == (0, True), ran.stdout + ran.stderr
