@@ -161,7 +161,8 @@ class JournalFile:
         Raises:
             OSError: The file cannot be read.
         """
-        with os.fdopen(self._descriptor, "rb", closefd=False) as file:
+        # Not os.fdopen: eventlet's closes the descriptor.
+        with open(self._descriptor, "rb", closefd=False) as file:
             yield from read_on(file, start, end)
 
     def remove(self) -> bool:
