@@ -1,5 +1,6 @@
 """What holds for every test: no deadline on a busy machine, no settings from outside."""
 
+import importlib
 import os
 import signal
 import uuid
@@ -51,6 +52,17 @@ def clean_environ(monkeypatch, state_home):
 def clients_clock(monkeypatch):
     """Let Mixpanel's own client live in the year of the tests' clocks."""
     monkeypatch.setattr("mixpanel.Mixpanel._now", lambda _: NOW)
+
+
+@pytest.fixture
+def metric_reader(monkeypatch):
+    """Answer an exporter's end of an OpenTelemetry provider that the app has configured."""
+    metrics = importlib.import_module("opentelemetry.sdk.metrics")
+    reader = importlib.import_module("opentelemetry.sdk.metrics.export").InMemoryMetricReader()
+    provider = metrics.MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", provider)
+    yield reader
+    provider.shutdown()
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -32,6 +34,18 @@ def wait_for(holds: Callable[[], object], seconds: float = TIMEOUT) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{holds} did not come to hold.")
         pause.wait(0.01)
+
+
+def run_script(script: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python code to the end of a process of its own, which sees what the tests see."""
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @contextmanager

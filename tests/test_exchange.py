@@ -1,9 +1,6 @@
 """One request, sans-IO: what is handed over, stopped and written, in which order of calls."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -19,7 +16,7 @@ from mp_asgi.identity import Origin, Visitor
 from mp_asgi.place import NOWHERE, Place
 from mp_asgi.readers.klaro import Klaro
 from mp_asgi.wire import MAX_PROPERTIES, What
-from tests.support import NOW, FakeClock, RecordingSink, make_core
+from tests.support import NOW, FakeClock, RecordingSink, make_core, run_script
 
 A = "0aa1b2c3-0000-4000-8000-00000000000a"
 
@@ -2026,13 +2023,6 @@ print(desk.core.lock._is_owned())
 
 def test_a_signals_handler_that_raises_leaves_the_lock_of_the_process_free():
     """As a job's time limit does. In a process of its own: coverage has locks, too."""
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_script(INTERRUPTED)
 
     assert done.stdout == "False\n", done.stderr

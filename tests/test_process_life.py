@@ -1,10 +1,7 @@
 """What survives the end of a process, however it ends: real processes against a stand-in."""
 
 import importlib.util
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +9,7 @@ import pytest
 
 from mp_asgi import Analytics
 from mp_asgi.dev import StandIn, run_in_thread
-from tests.support import TIMEOUT
+from tests.support import TIMEOUT, run_script
 
 KEY = "k" * 32
 HEAD = """
@@ -58,15 +55,7 @@ class House:
         """Run a process to its end; answer how it ended."""
         values = {"key": KEY, "host": self.host, "state": str(self.state)}
         head = HEAD.format(durability=durability, **values)
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])}
-        done = subprocess.run(
-            [sys.executable, "-c", first + head + script],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run_script(first + head + script)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode
 

@@ -2,8 +2,6 @@ import subprocess
 import sys
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from mp_asgi import telemetry
 from mp_asgi._version import __version__
@@ -16,19 +14,9 @@ OUTBOX = OutboxStats(depth=3, size_bytes=300, oldest_put_at=None, dead=2, behind
 READING = Reading(OUTBOX, used_ratio=0.5, age_seconds=7.5, is_healthy=True, is_blocked=False)
 
 
-@pytest.fixture
-def reader(monkeypatch):
-    """Answer an exporter's end of a provider that the app has configured."""
-    reader = InMemoryMetricReader()
-    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-    monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", provider)
-    yield reader
-    provider.shutdown()
-
-
-def collect(reader):
+def collect(metric_reader):
     """Answer the metrics of one export, by scope."""
-    exported = reader.get_metrics_data()
+    exported = metric_reader.get_metrics_data()
     return {
         item.scope: {metric.name: metric for metric in item.metrics}
         for resource in (exported.resource_metrics if exported else ())
@@ -40,10 +28,10 @@ def values(metric):
     return {point.attributes.get("reason", ""): point.value for point in metric.data.data_points}
 
 
-def test_every_counter_and_every_gauge_is_exported(reader):
+def test_every_counter_and_every_gauge_is_exported(metric_reader):
     telemetry.register(Counters().counts, lambda: READING, "a1")
 
-    [(scope, metrics)] = collect(reader).items()
+    [(scope, metrics)] = collect(metric_reader).items()
     assert (scope.name, scope.version) == ("mp_asgi", __version__)
     assert dict(scope.attributes) == {"mp_asgi.project": "a1"}
     # A counter by reason of which none happened shows no point yet.
@@ -53,15 +41,15 @@ def test_every_counter_and_every_gauge_is_exported(reader):
     assert [name for name, metric in metrics.items() if not metric.description] == []
 
 
-def test_each_export_shows_what_this_process_has_counted(reader):
+def test_each_export_shows_what_this_process_has_counted(metric_reader):
     counters = Counters()
     telemetry.register(counters.counts, lambda: READING, "a1")
     counters.echo("accepted", 2)
     counters.count("dropped", 3, "overflow")
 
-    [metrics] = collect(reader).values()
+    [metrics] = collect(metric_reader).values()
     counters.count("dropped", 1, "overflow")
-    [later] = collect(reader).values()
+    [later] = collect(metric_reader).values()
 
     assert metrics["mp_asgi.accepted"].data.is_monotonic
     assert values(metrics["mp_asgi.accepted"]) == {"": 2}
@@ -79,22 +67,22 @@ def test_each_export_shows_what_this_process_has_counted(reader):
         pytest.param("healthy", "", 1, id="yes-or-no"),
     ],
 )
-def test_gauges_have_units(reader, name, unit, value):
+def test_gauges_have_units(metric_reader, name, unit, value):
     telemetry.register(Counters().counts, lambda: READING, "a1")
 
-    [metrics] = collect(reader).values()
+    [metrics] = collect(metric_reader).values()
 
     assert metrics[f"mp_asgi.{name}"].unit == unit
     assert values(metrics[f"mp_asgi.{name}"]) == {"": value}
 
 
-def test_two_projects_of_a_process_are_told_apart(reader):
+def test_two_projects_of_a_process_are_told_apart(metric_reader):
     for project, accepted in (("a1", 1), ("b2", 2)):
         counters = Counters()
         counters.count("accepted", accepted)
         telemetry.register(counters.counts, lambda: READING, project)
 
-    found = collect(reader)
+    found = collect(metric_reader)
 
     counted = {
         scope.attributes["mp_asgi.project"]: values(metrics["mp_asgi.accepted"])
@@ -103,13 +91,13 @@ def test_two_projects_of_a_process_are_told_apart(reader):
     assert counted == {"a1": {"": 1}, "b2": {"": 2}}
 
 
-def test_a_storage_that_is_silent_is_a_gap(reader, caplog):
+def test_a_storage_that_is_silent_is_a_gap(metric_reader, caplog):
     def read():
         raise OutboxUnavailable("away")
 
     telemetry.register(Counters().counts, read, "a1")
 
-    [metrics] = collect(reader).values()
+    [metrics] = collect(metric_reader).values()
 
     assert "mp_asgi.waiting" not in metrics
     assert "mp_asgi.accepted" in metrics

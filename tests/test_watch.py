@@ -3,8 +3,6 @@ import sys
 import threading
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client.parser import text_string_to_metric_families
 
 from mp_asgi import Analytics, Health, __version__, watch
@@ -19,6 +17,7 @@ from tests.doors import wait_until
 from tests.ledger.acts import run_sql
 from tests.probes import open_project
 from tests.support import NOW, TIMEOUT, FakeClock, RecordingTransport, make_entry, make_settings
+from tests.test_telemetry import collect
 
 WELL = {"is_running": True, "stored_at": NOW}
 
@@ -317,28 +316,16 @@ def test_the_metrics_say_who_answers():
 # --- telemetry ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def reader(monkeypatch):
-    """Answer an exporter's end of a provider that the app has configured."""
-    reader = InMemoryMetricReader()
-    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-    monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", provider)
-    yield reader
-    provider.shutdown()
-
-
-def exported(reader):
+def exported(metric_reader):
     """Answer the values of one export, by metric."""
-    found = reader.get_metrics_data()
     return {
-        metric.name: [point.value for point in metric.data.data_points]
-        for resource in (found.resource_metrics if found else ())
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
+        name: [point.value for point in metric.data.data_points]
+        for metrics in collect(metric_reader).values()
+        for name, metric in metrics.items()
     }
 
 
-def test_what_this_process_counts_is_exported_once(reader, caplog):
+def test_what_this_process_counts_is_exported_once(metric_reader, caplog):
     post = Post()
     post.counters.count("retried", 4)
     post.put(3)
@@ -346,13 +333,13 @@ def test_what_this_process_counts_is_exported_once(reader, caplog):
     post.watch.observe()
     post.watch.observe()
 
-    found = exported(reader)
+    found = exported(metric_reader)
     assert found["mp_asgi.retried"] == [4]
     assert found["mp_asgi.waiting"] == [3]
     assert caplog.records == []
 
 
-def test_a_fork_exports_what_it_counts_itself(reader, monkeypatch):
+def test_a_fork_exports_what_it_counts_itself(metric_reader, monkeypatch):
     post = Post()
     post.counters.count("retried", 4)
     post.watch.observe()
@@ -360,19 +347,19 @@ def test_a_fork_exports_what_it_counts_itself(reader, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     post.counters.count("retried", 1)
 
-    assert exported(reader)["mp_asgi.retried"] == [1]
+    assert exported(metric_reader)["mp_asgi.retried"] == [1]
 
 
-def test_where_nothing_uses_the_api_nothing_is_registered(reader, monkeypatch):
+def test_where_nothing_uses_the_api_nothing_is_registered(metric_reader, monkeypatch):
     post = Post()
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "opentelemetry.metrics")
         post.watch.observe()
-        assert exported(reader) == {}
+        assert exported(metric_reader) == {}
 
     post.watch.observe()
 
-    assert "mp_asgi.accepted" in exported(reader)
+    assert "mp_asgi.accepted" in exported(metric_reader)
 
 
 def test_an_api_that_fails_is_told_once_and_stops_nothing(monkeypatch, caplog):
@@ -390,14 +377,14 @@ def test_an_api_that_fails_is_told_once_and_stops_nothing(monkeypatch, caplog):
 # --- in an assembly -------------------------------------------------------------------------------
 
 
-def test_an_assembly_registers_where_it_stores(reader):
+def test_an_assembly_registers_where_it_stores(metric_reader):
     with open_project() as project:
-        assert exported(reader) == {}
+        assert exported(metric_reader) == {}
 
         project.analytics.visitor(user_id="U1", consent=True).track("Seen")
         project.deliver()
 
-        found = exported(reader)
+        found = exported(metric_reader)
         assert found["mp_asgi.accepted"] == found["mp_asgi.delivered"] == [1]
 
 

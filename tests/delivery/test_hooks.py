@@ -1,12 +1,10 @@
 import gc
-import os
-import subprocess
-import sys
 
 import pytest
 
 from mp_asgi.delivery.hooks import Hooks
 from tests.delivery.test_worker import in_child
+from tests.support import run_script
 
 
 class Listener:
@@ -67,10 +65,10 @@ hooks = Hooks(listener.end, listener.end)
 {steps}
 """
 
-    assert run_script(script) == (heard, "")
+    assert run_bench(script) == (heard, "")
 
 
-def run_script(script: str) -> tuple[str, str]:
+def run_bench(script: str) -> tuple[str, str]:
     """Run a script to the end of its interpreter; answer what it printed."""
     head = """
 from tests.delivery.test_worker import Bench
@@ -84,19 +82,13 @@ class Loud(RecordingTransport):
 bench = Bench(Loud(), flush_interval=3600.0)
 bench.worker.flush(0)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", head + script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = run_script(head + script)
+    assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
 def test_the_end_of_the_interpreter_delivers():
-    assert run_script("bench.submit('a')") == ('[{"event":"a","fill":""}]\n', "")
+    assert run_bench("bench.submit('a')") == ('[{"event":"a","fill":""}]\n', "")
 
 
 def test_a_close_that_left_nothing_takes_its_exit_hook_back():
@@ -106,7 +98,7 @@ bench.submit("a")
 bench.worker.close(10)
 """
 
-    assert run_script(script) == ('[{"event":"a","fill":""}]\n', "")
+    assert run_bench(script) == ('[{"event":"a","fill":""}]\n', "")
 
 
 PROCESS = "child = context.Process(target=work); child.start(); child.join()"
@@ -138,7 +130,7 @@ context = multiprocessing.get_context("fork")
 {run}
 """
 
-    assert run_script(script)[0].count('"event":"child"') == 1
+    assert run_bench(script)[0].count('"event":"child"') == 1
 
 
 @pytest.mark.parametrize("module", ["os", "multiprocessing.util"])
@@ -154,7 +146,7 @@ else:
     bench.submit("child")
 """
 
-    assert run_script(script)[0].splitlines() == [
+    assert run_bench(script)[0].splitlines() == [
         '[{"event":"parent","fill":""}]',
         '[{"event":"child","fill":""}]',
     ]
@@ -172,4 +164,4 @@ for _ in range(3):
     print(hooked, len(util._finalizer_registry) - before)
 """
 
-    assert [line for line in run_script(script)[0].splitlines() if "[" not in line] == ["1 0"] * 3
+    assert [line for line in run_bench(script)[0].splitlines() if "[" not in line] == ["1 0"] * 3

@@ -1,11 +1,10 @@
 """SIGTERM where nobody handles it: real processes, because the signal ends them."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
+
+from tests.support import run_script
 
 HEAD = """
 import os, signal, sys, threading
@@ -20,14 +19,7 @@ owner = Owner()
 
 
 def run(script: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([".", *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_script(HEAD + script)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout
 

@@ -215,6 +215,15 @@ class PutResult:
     overflowed: int
     too_old: int = 0
 
+    def __add__(self, other: Self) -> Self:
+        """Answer what became of the messages of two puts."""
+        return type(self)(
+            self.stored + other.stored,
+            self.stopped + other.stopped,
+            self.overflowed + other.overflowed,
+            self.too_old + other.too_old,
+        )
+
     @property
     def accepted(self) -> int:
         """Messages that were not taken before, whatever became of them."""

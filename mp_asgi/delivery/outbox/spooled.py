@@ -98,7 +98,8 @@ class Spooled:
         with self._lock:
             if ticket is None:
                 parts = range(0, len(entries), PUT_ENTRIES)
-                return _sum(self._put(entries[at : at + PUT_ENTRIES], now) for at in parts)
+                results = (self._put(entries[at : at + PUT_ENTRIES], now) for at in parts)
+                return sum(results, PutResult(0, 0, 0))
             if self._spool.stats().depth:
                 raise OutboxUnavailable("What was put before waits in the spool still.")
             return self._reach.ask(lambda primary: primary.put(entries, now, ticket))
@@ -378,15 +379,3 @@ def _count(leased: Iterable[Leased]) -> int:
 
 def _tally(counts: Counts, ticket: Ticket, primary: RedisOutbox) -> None:
     primary.tally(counts, ticket)
-
-
-def _sum(results: Iterable[PutResult]) -> PutResult:
-    total = PutResult(0, 0, 0)
-    for item in results:
-        total = PutResult(
-            total.stored + item.stored,
-            total.stopped + item.stopped,
-            total.overflowed + item.overflowed,
-            total.too_old + item.too_old,
-        )
-    return total
